@@ -1,0 +1,57 @@
+# What one does with this project. `make` alone says what there is.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help setup demo test lint figures train-small score-small clean
+
+help:
+	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
+	@echo "make test         all tests, offline, in some minutes on two cores"
+	@echo "make setup        the environment only, in $(VENV)"
+	@echo "make lint         ruff and pyright"
+	@echo "make figures      draw the README's pictures again"
+	@echo "make train-small  gather clips and train the shipped weights again (hours)"
+	@echo "make score-small  how good the shipped weights are on sources never trained on"
+
+setup: $(READY)
+
+# Pinned, and with the CPU build of torch where the index has one; see constraints.txt.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "perceivio needs Python 3.11 or newer; try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: setup
+	@mkdir -p demo
+	$(BIN)/perceivio reconstruct assets/bbb_scene.mp4 --side-by-side --overwrite -o demo/bbb_scene.mp4
+	$(BIN)/perceivio classify assets/digit.mp4 --top 3
+	@echo
+	@echo "Look at demo/bbb_scene.mp4: the original on the left, on the right what the model made of"
+	@echo "it from 96 latents a window. Now try a video of your own:"
+	@echo "    $(BIN)/perceivio reconstruct YOUR_VIDEO --side-by-side"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check src tests recipes
+	$(BIN)/pyright
+
+figures: setup
+	$(BIN)/python -m recipes.figures
+
+train-small: setup
+	$(BIN)/python -m recipes.small.gather
+	$(BIN)/python -m recipes.small.train
+	rm -rf src/perceivio/weights_small && cp -r .data/small/small src/perceivio/weights_small
+	$(BIN)/python -m recipes.small.score small
+
+score-small: setup
+	$(BIN)/python -m recipes.small.score small
+
+clean:
+	rm -rf $(VENV) demo

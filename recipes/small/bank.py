@@ -1,0 +1,83 @@
+"""The bank of clips that `gather` builds, read back as batches for a model.
+
+A batch is keyed by (seed, step) alone, so that a run that was stopped goes on with the very
+clips that it would have seen.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """image (B, T, 3, H, W) in [0, 1], audio (B, S, 1) in [-1, 1], label (B,): -1 where none"""
+
+    image: Tensor
+    audio: Tensor
+    label: Tensor
+    source: Tensor
+
+    def inputs(self, classes: int) -> dict[str, Tensor]:
+        """As a model takes them; the label one-hot, all zeros where there is none."""
+        known = self.label.clamp(min=0)
+        one_hot = torch.nn.functional.one_hot(known, classes) * (self.label >= 0)[:, None]
+        return {"image": self.image, "audio": self.audio, "label": one_hot.float()}
+
+
+class Bank:
+    """One half (train or test) of the bank, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.video = np.load(folder / "video.npy", mmap_mode="r")
+        self.audio = np.load(folder / "audio.npy", mmap_mode="r")
+        self.label = np.load(folder / "label.npy")
+        self.source = np.load(folder / "source.npy")
+        self.sources = json.loads((folder / "sources.json").read_text())
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The clips of these rows as they are."""
+        video = torch.from_numpy(self.video[rows]).permute(0, 1, 4, 2, 3)
+        return Batch(
+            image=video.float() / 255,
+            audio=torch.from_numpy(self.audio[rows].astype(np.float32))[..., None] / 32768,
+            label=torch.from_numpy(self.label[rows]).long(),
+            source=torch.from_numpy(self.source[rows]).long(),
+        )
+
+    def random(self, size: int, seed: int, step: int) -> Batch:
+        """A random batch, varied: clips that are no digits are mirrored, played backwards, their
+        colours changed and their sound exchanged; all sound is made louder or softer."""
+        rng = np.random.default_rng((seed, step))
+        batch = self.batch(np.sort(rng.choice(len(self), size, replace=False)))
+        image, audio = batch.image, batch.audio
+        free = np.flatnonzero(batch.label.numpy() < 0)
+
+        def some(share: float) -> np.ndarray:
+            return free[rng.random(len(free)) < share]
+
+        chosen = some(0.5)
+        image[chosen] = image[chosen].flip(-1)
+        chosen = some(0.3)
+        image[chosen] = image[chosen].flip(1)
+        chosen = some(0.3)
+        image[chosen] = image[chosen][:, :, rng.permutation(3)]
+        chosen = some(0.3)
+        gain = torch.from_numpy(rng.uniform(0.6, 1.2, (len(chosen), 1, 1, 1, 1))).float()
+        image[chosen] = (image[chosen] * gain).clamp(0, 1)
+        chosen = some(0.5)
+        audio[chosen] = audio[rng.permutation(chosen)]
+        gain = torch.from_numpy(np.exp(rng.normal(0, 0.7, (size, 1, 1)))).float()
+        loudest = audio.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-4)
+        sign = torch.from_numpy(rng.choice([-1.0, 1.0], (size, 1, 1))).float()
+        audio = audio * torch.minimum(gain, 1 / loudest) * sign
+        return Batch(image, audio, batch.label, batch.source)

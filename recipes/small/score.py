@@ -1,0 +1,116 @@
+"""How good a model is on the test half of the bank: sources, images and voices never trained on.
+
+    python -m recipes.small.score [MODEL] [--work .data/small]
+
+Every figure stands beside the trivial answer: the clip's mean colour for the picture, silence
+for the sound (an SNR of 0 dB), chance for the digits (10 %).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perceivio.model import MultimodalAutoencoder
+from recipes.small.bank import Bank, Batch
+
+QUIET = 1e-4  # mean square below which a clip counts as silent and has no SNR
+
+
+def psnr(wanted: Tensor, got: Tensor) -> Tensor:
+    """(B,) in dB, peak 1, from the mean square error of a clip."""
+    error = (wanted - got.clamp(0, 1)).flatten(1).square().mean(1)
+    return -10 * error.clamp(min=1e-10).log10()
+
+
+def snr(wanted: Tensor, got: Tensor) -> Tensor:
+    """(B,) in dB: energy of the signal over that of the error; not a number for silent clips."""
+    energy = wanted.flatten(1).square().mean(1)
+    error = (wanted - got).flatten(1).square().mean(1)
+    ratio = 10 * (energy / error.clamp(min=1e-12)).log10()
+    return torch.where(energy > QUIET, ratio, torch.nan)
+
+
+def batches(bank: Bank, size: int = 64) -> Iterator[Batch]:
+    for first in range(0, len(bank), size):
+        yield bank.batch(np.arange(first, min(first + size, len(bank))))
+
+
+@torch.inference_mode()
+def score(module: MultimodalAutoencoder, bank: Bank) -> dict[str, dict[str, float]]:
+    """Means by source, and the digits' top-1 with the label masked."""
+    rows: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    names = {s: str(about["name"]) for s, about in enumerate_sources(bank.sources)}
+    for batch in batches(bank):
+        given = {"image": batch.image, "audio": batch.audio}
+        outputs = module.reconstruct(given)
+        mean = batch.image.mean((1, 3, 4), keepdim=True).expand_as(batch.image)
+        figures = {
+            "psnr": psnr(batch.image, outputs["image"]),
+            "mean_colour": psnr(batch.image, mean),
+            "snr": snr(batch.audio, outputs["audio"]),
+        }
+        figures["gain"] = figures["psnr"] - figures["mean_colour"]
+        digit = batch.label >= 0
+        if digit.any():
+            for key, part in (("top1", given), *((f"top1_{k}", {k: given[k]}) for k in given)):
+                answer = module.classify({k: v[digit] for k, v in part.items()})
+                rows["digits"][key] += (answer.argmax(1) == batch.label[digit]).float().tolist()
+        for i, source in enumerate(batch.source.tolist()):
+            name = "digits" if batch.label[i] >= 0 else names[source]
+            for key, values in figures.items():
+                rows[name][key].append(values[i].item())
+    return {
+        name: {
+            **{key: float(np.nanmean(values)) for key, values in found.items()},
+            "gain_min": float(np.min(found["gain"])),
+            "snr_min": float(np.nanmin(found["snr"])) if not all(np.isnan(found["snr"])) else np.nan,
+            "clips": len(found["gain"]),
+        }
+        for name, found in sorted(rows.items())
+    }
+
+
+def enumerate_sources(sources: object) -> list[tuple[int, dict[str, object]]]:
+    if isinstance(sources, list):
+        return list(enumerate(sources))
+    assert isinstance(sources, dict)
+    return [(int(key), about) for key, about in sources.items()]
+
+
+def table(scores: dict[str, dict[str, float]]) -> str:
+    lines = [
+        f"{'source':32} {'clips':>5} {'PSNR':>6} {'mean':>6} {'gain':>6} {'worst':>6}"
+        f" {'SNR':>6} {'worst':>6}"
+    ]
+    for name, row in scores.items():
+        lines.append(
+            f"{name[:32]:32} {row['clips']:5.0f} {row['psnr']:6.2f} {row['mean_colour']:6.2f}"
+            f" {row['gain']:+6.2f} {row['gain_min']:+6.2f} {row['snr']:6.2f} {row['snr_min']:6.2f}"
+        )
+    digits = scores["digits"]
+    lines.append(
+        f"digits, label masked: top-1 {digits['top1']:.1%}"
+        f" (image alone {digits['top1_image']:.1%}, sound alone {digits['top1_audio']:.1%})"
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    from perceivio.weights import load_module
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default="small")
+    parser.add_argument("--work", type=Path, default=Path(".data/small"))
+    arguments = parser.parse_args()
+    print(table(score(load_module(arguments.model), Bank(arguments.work / "test"))))
+
+
+if __name__ == "__main__":
+    main()

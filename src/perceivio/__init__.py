@@ -1,0 +1,67 @@
+"""perceivio: the Perceiver IO multimodal autoencoder, from file to file.
+
+    import perceivio
+
+    model = perceivio.load("small")
+    report = perceivio.reconstruct("clip.mp4", "out.mp4", model, side_by_side=True)
+
+Names are imported when they are first used, so that `import perceivio` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load": "autoencoder",
+    "Autoencoder": "autoencoder",
+    "Prediction": "autoencoder",
+    "Config": "config",
+    "Modality": "config",
+    "Attend": "config",
+    "preset": "config",
+    "MultimodalAutoencoder": "model",
+    "PerceivioError": "errors",
+    "MediaError": "errors",
+    "convert": "weights",
+    "read": "pipeline",
+    "write": "pipeline",
+    "reconstruct": "pipeline",
+    "classify": "pipeline",
+}
+__all__ = [
+    "Attend",
+    "Autoencoder",
+    "Config",
+    "MediaError",
+    "Modality",
+    "MultimodalAutoencoder",
+    "PerceivioError",
+    "Prediction",
+    "classify",
+    "convert",
+    "load",
+    "preset",
+    "read",
+    "reconstruct",
+    "write",
+]
+
+if TYPE_CHECKING:
+    from .autoencoder import Autoencoder, Prediction, load
+    from .config import Attend, Config, Modality, preset
+    from .errors import MediaError, PerceivioError
+    from .model import MultimodalAutoencoder
+    from .pipeline import classify, read, reconstruct, write
+    from .weights import convert
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

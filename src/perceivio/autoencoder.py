@@ -1,0 +1,163 @@
+"""A ready model: what `perceivio.load` returns.
+
+It computes the function of `model.module`, the plain specification, without gradients and with
+bounded memory: output queries are answered in chunks.
+
+Letters: B batch, N x D latents, P points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import weights
+from .config import Config
+from .errors import PerceivioError
+from .model import InputError, MultimodalAutoencoder, Points
+
+CHUNK = 4096  # queries answered at once, over the whole batch: 150 MB for `base`
+
+
+class Prediction(NamedTuple):
+    """A class and its probability."""
+
+    name: str
+    probability: float
+
+
+class Autoencoder:
+    """Encode, decode, reconstruct, classify. Made by `load` or from any MultimodalAutoencoder.
+
+    module  the plain torch module, trainable: the specification
+    config  its frozen configuration
+    """
+
+    def __init__(self, module: MultimodalAutoencoder) -> None:
+        self.module = module.eval()
+
+    @property
+    def config(self) -> Config:
+        return self.module.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.module.encoder.latents.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.encoder.latents.dtype
+
+    def __repr__(self) -> str:
+        config = self.config
+        size = f"{config.latents} x {config.latent_channels} latents"
+        parts = ", ".join(f"{k} {m.value_shape}" for k, m in config.modalities.items())
+        return f"<Autoencoder {config.name or 'unnamed'}: {parts}; {size}; {self.device}>"
+
+    @torch.inference_mode()
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Inputs by modality, each (B, *value_shape) -> latents (B, N, D).
+
+        "image" is (B, T, 3, H, W) in [0, 1], "audio" (B, S, 1) in [-1, 1], "label" (B, classes)
+        one-hot. A modality that is left out is masked. Raises InputError for shapes that do not
+        fit.
+        """
+        return self.module.encode({k: self._own(v) for k, v in inputs.items()})
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, points: Points | None = None) -> dict[str, Tensor]:
+        """Latents (B, N, D) -> values by modality; only what is asked for is computed.
+
+        points  flat row-major indices (P,) of a modality's output grid, or None for all of it;
+                a modality that is not named is not computed. None: everything, whole.
+
+        Whole modalities are (B, *value_shape), points (B, P, values of an output patch), classes
+        logits (B, classes). Raises InputError for latents or points that do not fit.
+        """
+        wanted = (self.config.latents, self.config.latent_channels)
+        if latents.dim() != 3 or tuple(latents.shape[1:]) != wanted:
+            raise InputError(f"latents have shape {tuple(latents.shape)}, not (B, {wanted})")
+        latents = self._own(latents)
+        chosen = self.module.check_points(points)
+        return {name: self._decode_one(latents, name, part) for name, part in chosen.items()}
+
+    def reconstruct(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """decode(encode(inputs)): every modality, whole."""
+        return self.decode(self.encode(inputs))
+
+    def classify(self, inputs: Mapping[str, Tensor], top: int = 5) -> list[list[Prediction]]:
+        """The `top` most probable classes of each example, the label masked: B lists."""
+        name = self._classes()[0]
+        latents = self.encode({key: value for key, value in inputs.items() if key != name})
+        return [self.predictions(row, top) for row in self.probabilities(latents)]
+
+    def probabilities(self, latents: Tensor) -> Tensor:
+        """Latents (B, N, D) -> probabilities of the classes (B, classes), float32"""
+        name = self._classes()[0]
+        return self.decode(latents, {name: None})[name].float().softmax(-1)
+
+    def predictions(self, probabilities: Tensor, top: int = 5) -> list[Prediction]:
+        """Probabilities (classes,) -> the `top` most probable classes, best first."""
+        modality = self._classes()[1]
+        best = probabilities.topk(min(top, modality.channels))
+        names = modality.names or tuple(map(str, range(modality.channels)))
+        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return [Prediction(names[index], value) for value, index in pairs]
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write a folder (config.json, model.safetensors) that `load` reads."""
+        return weights.save_module(self.module, folder, overwrite=overwrite)
+
+    def _own(self, values: Tensor) -> Tensor:
+        return values.to(self.device, self.dtype)
+
+    def _classes(self):
+        classes = self.config.classes()
+        if classes is None:
+            raise InputError("this model has no classes")
+        return classes
+
+    def _decode_one(self, latents: Tensor, name: str, points: Tensor | None) -> Tensor:
+        io, modality = self.module.io(name), self.config.modalities[name]
+        every = torch.arange(modality.queries) if points is None else points
+        size = max(1, CHUNK // max(1, len(latents)))
+        parts = []
+        for some in every.split(size):
+            queries = io.queries(some).expand(len(latents), -1, -1)
+            parts.append(io.values(self.module.decoder(queries, latents)))
+        values = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return io.assemble(values) if points is None else values
+
+
+def load(
+    source: str | Path = "small",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+) -> Autoencoder:
+    """A ready model.
+
+    source    "small" (ships with the package), a Hugging Face hub id such as
+              "deepmind/multimodal-perceiver", a folder (ours or Hugging Face's), or the file of
+              DeepMind's pickle
+    device    "cpu", "cuda", ...; None: a GPU where there is one
+    dtype     of the weights and of what is computed; None: float32
+    revision  branch, tag or commit of a hub id
+
+    Raises PerceivioError, in one line, for anything that cannot be loaded.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    module = weights.load_module(source, revision)
+    try:
+        return Autoencoder(module.to(device, dtype))
+    except (RuntimeError, AssertionError) as error:
+        raise PerceivioError(f"device {device!r} cannot be used: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,353 @@
+"""The command `perceivio`: verbs, what they print, and one line for every error.
+
+Heavy imports happen inside the verbs, so that help answers at once. Figures go to standard
+output; notes, progress and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter, validators
+from rich.console import Console
+from rich.markup import escape
+
+from . import __version__
+from .errors import PerceivioError
+
+if TYPE_CHECKING:
+    from .autoencoder import Autoencoder
+    from .pipeline import Report
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+app = App(
+    name="perceivio",
+    help="The Perceiver IO multimodal autoencoder: video, sound and class in; the same out.",
+    help_epilogue="Each verb explains itself: perceivio reconstruct --help",
+    version=__version__,
+    help_format="markdown",
+)
+
+Inputs = Annotated[list[str], Parameter(help="Media files.", negative=(), consume_multiple=True)]
+Model = Annotated[
+    str,
+    Parameter(
+        name=["--model", "-m"],
+        help="Shipped weights, a Hugging Face hub id, a folder, or DeepMind's pickle;"
+        " see `perceivio models`.",
+    ),
+]
+Device = Annotated[
+    str | None, Parameter(help="cpu, cuda, cuda:1, ...; without it, a GPU where there is one.")
+]
+Json = Annotated[
+    bool, Parameter(name="--json", negative=(), help="Figures as JSON, one line a file.")
+]
+Start = Annotated[
+    float, Parameter(help="Second at which to begin.", validator=validators.Number(gte=0))
+]
+Duration = Annotated[
+    float | None, Parameter(help="Seconds to work on.", validator=validators.Number(gt=0))
+]
+Top = Annotated[int, Parameter(help="Classes to name.", validator=validators.Number(gte=1))]
+Overwrite = Annotated[bool, Parameter(negative=(), help="Replace a file that is there.")]
+
+plain = Console(highlight=False, soft_wrap=True)
+aside = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@app.command
+def reconstruct(
+    inputs: Inputs,
+    /,
+    *,
+    output: Annotated[
+        Path | None,
+        Parameter(
+            name=["--output", "-o"],
+            help="File, or folder for several inputs; without it NAME_reconstruction.mp4 (.wav"
+            " for sound, .png for a still image) in the current folder.",
+        ),
+    ] = None,
+    side_by_side: Annotated[
+        bool, Parameter(negative=(), help="Original left, reconstruction right.")
+    ] = False,
+    model: Model = "small",
+    start: Start = 0.0,
+    duration: Duration = None,
+    size: Annotated[
+        int | None,
+        Parameter(help="Height of the picture shown, in pixels; the figures stay the model's."),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        Parameter(help="Frames that windows share and crossfade; without it, a quarter of them."),
+    ] = None,
+    overwrite: Overwrite = False,
+    device: Device = None,
+    json: Json = False,
+) -> int:
+    """Reconstruct media files through the model's latents, and say how near they come.
+
+    Writes H.264 + AAC MP4 and prints the PSNR of picture and sound, the SNR of the sound, the
+    most probable classes and the time taken.
+
+    Example: perceivio reconstruct clip.mp4 --side-by-side -o seen.mp4
+    """
+    from . import pipeline
+
+    if output is not None and len(inputs) > 1:
+        if output.exists() and not output.is_dir():
+            raise PerceivioError(f"{output}: is a file; name a folder with -o for several inputs")
+        output.mkdir(parents=True, exist_ok=True)
+    ready = _load(model, device)
+
+    def work(path: str, progress: Callable[[float, float], None]) -> Report:
+        return pipeline.reconstruct(
+            path,
+            output,
+            ready,
+            side_by_side=side_by_side,
+            start=start,
+            duration=duration,
+            size=size,
+            overlap=overlap,
+            overwrite=overwrite,
+            progress=progress,
+        )
+
+    return _each(inputs, work, _print_reconstruction, json)
+
+
+@app.command
+def classify(
+    inputs: Inputs,
+    /,
+    *,
+    top: Top = 5,
+    model: Model = "small",
+    start: Start = 0.0,
+    duration: Duration = None,
+    device: Device = None,
+    json: Json = False,
+) -> int:
+    """Name the most probable classes of media files: of each window, and of the whole file.
+
+    Example: perceivio classify digit.mp4 --top 3
+    """
+    from . import pipeline
+
+    ready = _load(model, device)
+
+    def work(path: str, progress: Callable[[float, float], None]) -> Report:
+        return pipeline.classify(
+            path, ready, top=top, start=start, duration=duration, progress=progress
+        )
+
+    return _each(inputs, work, _print_classes, json)
+
+
+@app.command
+def models(*, json: Json = False) -> int:
+    """List the models that can be loaded.
+
+    Example: perceivio models
+    """
+    from .config import PRESETS, preset
+    from .weights import HUB_MODEL, SHIPPED
+
+    rows = []
+    for name in PRESETS:
+        config = preset(name)
+        video, audio = config.media("video"), config.media("audio")
+        assert video
+        assert audio
+        frames, height, width = video[1].shape
+        source = "ships with perceivio" if name in SHIPPED else "configuration only, to be trained"
+        rows.append(
+            {
+                "name": name,
+                "weights": f"published as {HUB_MODEL}" if name == "base" else source,
+                "video": f"{frames} frames of {height} x {width} at {video[1].rate}/s",
+                "audio": f"{audio[1].rate} Hz",
+                "classes": sum(m.channels for m in config.modalities.values() if m.is_classes),
+                "latents": f"{config.latents} x {config.latent_channels}",
+                "compression": config.compression(),
+            }
+        )
+    if json:
+        _print_json({"models": rows})
+        return 0
+    for row in rows:
+        ratios = row["compression"]
+        plain.print(f"[bold]{row['name']}[/bold]  {row['weights']}")
+        plain.print(f"    {row['video']}, sound at {row['audio']}, {row['classes']} classes")
+        plain.print(
+            f"    latents {row['latents']}: {ratios['paper']:.1f}x by the paper's count,"
+            f" {ratios['values']:.1f}x in values, {ratios['bits']:.1f}x in bits (float32)"
+        )
+    plain.print(
+        "\nRatios: tokens of the picture x input channels, values of a clip, or its bits (8 a pixel"
+        " value, 16 a\nsample), over those of the latents. --model takes a name with weights, a"
+        " hub id, a folder, or a pickle."
+    )
+    return 0
+
+
+@app.command
+def convert(
+    source: Annotated[str, Parameter(help="Anything that --model takes.")],
+    target: Annotated[Path, Parameter(help="Folder to write.")],
+    /,
+    *,
+    to: Annotated[
+        Literal["perceivio", "huggingface"], Parameter(help="Format of the folder.")
+    ] = "perceivio",
+    overwrite: Overwrite = False,
+) -> int:
+    """Convert weights: DeepMind's pickle or a Hugging Face model to our folder, or to theirs.
+
+    Example: perceivio convert multimodal_perceiver.pkl my-model
+    """
+    from . import weights
+
+    folder = weights.convert(source, target, to, overwrite)
+    plain.print(f"wrote {escape(str(folder))}")
+    return 0
+
+
+# ---- what verbs share
+
+
+def _load(model: str, device: str | None) -> Autoencoder:
+    from .autoencoder import load
+
+    return load(model, device)
+
+
+def _each(
+    inputs: list[str],
+    work: Callable[[str, Callable[[float, float], None]], Report],
+    show: Callable[[Report], None],
+    as_json: bool,
+) -> int:
+    """Work on each file in turn; one that fails is told and does not stop the others."""
+    code = 0
+    for path in inputs:
+        try:
+            with _progress(Path(path).name) as progress:
+                report = work(path, progress)
+        except PerceivioError as error:
+            _complain(error)
+            code = BAD_INPUT
+            continue
+        for note in report.notes:
+            aside.print(f"note: {escape(path)}: {escape(note)}")
+        packets, seconds = report.lost
+        if packets:
+            aside.print(
+                f"note: {escape(path)}: {packets} damaged packets, about {seconds:.2f} s, were lost"
+            )
+        if as_json:
+            _print_json(report.to_dict())
+        else:
+            show(report)
+    return code
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[float, float], None]]:
+    """A bar on standard error where that is a terminal."""
+    if not aside.is_terminal:
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=aside, transient=True) as bar:
+        task = bar.add_task(escape(name), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _print_head(report: Report) -> None:
+    info = report.info
+    parts = [f"{report.media_seconds:.2f} s"] if info.kind != "image" else ["still image"]
+    if info.video:
+        rate = f" at {info.video.frame_rate:.4g} frames/s" if info.kind == "video" else ""
+        parts.append(f"{info.video.width} x {info.video.height}{rate}")
+    if info.audio:
+        parts.append(f"sound at {info.audio.rate} Hz")
+    plain.print(f"[bold]{escape(str(info.path))}[/bold]  {', '.join(parts)}")
+
+
+def _decibels(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} dB"
+
+
+def _print_reconstruction(report: Report) -> None:
+    _print_head(report)
+    video, audio = report.video, report.audio
+    if video.count:
+        plain.print(
+            f"  picture  PSNR {_decibels(video.psnr)}"
+            f"   (mean colour of a window: {_decibels(video.trivial_psnr)})"
+        )
+    if audio.count and report.info.audio:
+        plain.print(
+            f"  sound    PSNR {_decibels(audio.psnr)}, SNR {_decibels(audio.snr)}"
+            f"   (silence: {_decibels(audio.trivial_psnr)}, 0 dB)"
+        )
+    if report.classes:
+        named = ", ".join(f"{escape(c.name)} {c.probability:.1%}" for c in report.classes)
+        plain.print(f"  classes  {named}")
+    pace = report.media_seconds / report.seconds if report.seconds else 0.0
+    plain.print(f"  took     {report.seconds:.1f} s ({pace:.2g} x real time)")
+    plain.print(f"  wrote    {escape(str(report.written))}")
+
+
+def _print_classes(report: Report) -> None:
+    _print_head(report)
+    rows = [(f"{w.start:7.2f} - {w.stop:.2f} s", w.classes) for w in report.windows]
+    for when, classes in [*rows, ("  whole file", report.classes)]:
+        named = ", ".join(f"{escape(c.name)} {c.probability:.1%}" for c in classes)
+        plain.print(f"  {when:18} {named}")
+
+
+def _complain(error: Exception) -> None:
+    line = " ".join(str(error).split())
+    aside.print(f"perceivio: {escape(line)}", style="red" if aside.is_terminal else None)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and leave with its exit code: 0, or 2 for bad input."""
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except PerceivioError as error:
+        _complain(error)
+        code = BAD_INPUT
+    except CycloptsError as error:
+        _complain(error)
+        code = BAD_INPUT
+    except KeyboardInterrupt:
+        aside.print("perceivio: interrupted; nothing half-written is left")
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""FFmpeg's side of reading: open a file, choose streams, decode what can be decoded, and turn
+frames into RGB and mono samples. Knows nothing of clocks or rates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import EOFError as FFmpegEOFError
+from av.error import FFmpegError, InvalidDataError
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+
+from .errors import MediaError
+
+# A demuxer that reports this many errors in a row will not find its way back.
+MAX_DEMUX_ERRORS = 1000
+# FFmpeg also "plays" text as terminal art; a text file is not media to anybody else.
+TEXT_ART = {"tty", "bin", "xbin", "adf", "idf"}
+
+
+def exact(number: Fraction | float) -> Fraction:
+    """The fraction meant by `number`: 0.1 is 1/10 and 23.976023976 is 24000/1001."""
+    return Fraction(number).limit_denominator(1_000_000)
+
+
+def nearest(number: Fraction) -> int:
+    """The nearest whole number, halves up."""
+    return math.floor(number + Fraction(1, 2))
+
+
+@dataclass
+class Losses:
+    """Packets that could not be decoded or came out damaged, and the seconds they stood for."""
+
+    packets: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.packets += 1
+        self.seconds += seconds
+
+
+def open_media(path: Path) -> Any:
+    """The open container, of which every stream of interest has a decoder."""
+    if not path.exists():
+        raise MediaError(f"{path}: no such file")
+    if path.is_dir():
+        raise MediaError(f"{path}: is a folder; name a media file in it")
+    if path.is_file() and path.stat().st_size == 0:
+        raise MediaError(f"{path}: is empty")
+    try:
+        # Local files only: a playlist must not make the machine fetch what it names.
+        container = av.open(
+            str(path.absolute()),
+            options={"protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except (FFmpegError, OSError) as error:
+        if isinstance(error, InvalidDataError):
+            raise MediaError(f"{path}: not a media file, or damaged beyond reading") from error
+        raise MediaError(f"{path}: cannot be read: {reason(error)}") from error
+    if container.format.name in TEXT_ART:
+        container.close()
+        raise MediaError(f"{path}: is text, not a media file")
+    return container
+
+
+def reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).strip().lower()
+
+
+def video_stream(container: Any) -> Any:
+    """The first video stream that is not a cover picture and has a decoder, or None."""
+    streams = [stream for stream in moving_pictures(container) if stream.codec_context]
+    if streams:
+        streams[0].thread_type = "AUTO"
+    return streams[0] if streams else None
+
+
+def moving_pictures(container: Any) -> list[Any]:
+    """The video streams that are not cover pictures."""
+    cover = Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
+
+
+def audio_stream(container: Any) -> Any:
+    """The sound that FFmpeg's players choose, or None."""
+    best = container.streams.best("audio")
+    streams = [s for s in (best, *container.streams.audio) if s is not None and s.codec_context]
+    return streams[0] if streams else None
+
+
+def declared_duration(container: Any) -> float:
+    if container.duration is not None:
+        return container.duration / av.time_base
+    ends = [
+        float((packet.pts + (packet.duration or 0)) * packet.time_base)
+        for packet in container.demux()
+        if packet.pts is not None
+    ]
+    return max(ends) - min(ends) if ends else 0.0
+
+
+def decode(container: Any, stream: Any, losses: Losses) -> Iterator[Any]:
+    """All frames of the stream that can be decoded; what cannot be is counted, not raised."""
+    packets, failures = container.demux(stream), 0
+    while failures < MAX_DEMUX_ERRORS:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            losses.add(0)
+            failures += 1
+            packets = container.demux(stream)  # reads on behind the damage
+            continue
+        if packet is None:
+            return
+        failures = 0
+        try:
+            frames = packet.decode()
+        except FFmpegEOFError:
+            continue
+        except FFmpegError:
+            losses.add(float((packet.duration or 0) * (packet.time_base or 0)))
+            continue
+        for frame in frames:
+            if frame.is_corrupt:
+                losses.add(float(length(frame, stream) or 0))
+            yield frame
+
+
+def stamp(frame: Any, stream: Any) -> Fraction | None:
+    """The frame's timestamp in seconds; raw AVI and the like only have decoding times."""
+    ticks = frame.pts if frame.pts is not None else frame.dts
+    base = frame.time_base or stream.time_base
+    return None if ticks is None or base is None else ticks * base
+
+
+def length(frame: Any, stream: Any) -> Fraction | None:
+    """How long the frame lasts, in seconds, or None where the file does not say."""
+    if isinstance(frame, av.AudioFrame):
+        return Fraction(frame.samples, frame.sample_rate)
+    base = frame.time_base or stream.time_base
+    return frame.duration * base if frame.duration and base else None
+
+
+def to_rgb(frame: Any, stream: Any, convert: VideoReformatter) -> np.ndarray:
+    """uint8 RGB (H, W, 3) as a player shows it: square pixels, upright, over black."""
+    shape = stream.sample_aspect_ratio or 1
+    width = max(1, nearest(frame.width * Fraction(shape))) if Fraction(1, 8) < shape < 8 else None
+    # Files that do not say follow the custom of their size: BT.709 for HD, BT.601 below.
+    untold = frame.colorspace == 2 and frame.format.name.startswith(("yuv", "nv", "p0"))
+    alpha = frame.format.name == "pal8" or any(c.is_alpha for c in frame.format.components)
+    pixels = convert.reformat(
+        frame,
+        width=width,
+        format="rgba" if alpha else "rgb24",
+        src_colorspace=Colorspace.ITU709 if untold and frame.height >= 720 else None,
+        interpolation=Interpolation.BICUBIC,
+    ).to_ndarray()
+    if alpha:
+        pixels = (pixels[..., :3] * (pixels[..., 3:] / 255) + 0.5).astype(np.uint8)
+    if frame.interlaced_frame and len(pixels) > 2:
+        # The two fields are of different times: keep the first, and fill in between its lines.
+        above, below = pixels[:-2:2].astype(np.uint16), pixels[2::2]
+        pixels[1 : 1 + 2 * len(above) : 2] = (above + below + 1) // 2
+    return upright(pixels, frame)
+
+
+def upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
+    """Turned and mirrored as the frame's display matrix asks, in quarter turns."""
+    try:
+        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    except ValueError:
+        # PyAV stumbles over side data newer than itself, Exif among it, but knows the angle.
+        return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+    if matrix is None:
+        return pixels
+    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)
+    if abs(int(b)) > abs(int(a)):  # x' = c y, y' = b x
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+class Mono:
+    """Decoded sound of any format and layout -> float32 (n,); both may change on the way."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, str, int] | None = None
+        self._mixer: Any = None
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        key = frame.format.name, frame.layout.name, frame.sample_rate
+        if key != self._key:
+            # Channels of unknown place ("7 channels") cannot be weighted: they are averaged.
+            layout = None if "channels" in frame.layout.name else "mono"
+            self._key, self._mixer = (
+                key,
+                av.AudioResampler(format="fltp", layout=layout, options={"rematrix_maxval": "1"}),
+            )
+        parts = [part.to_ndarray().mean(0) for part in self._mixer.resample(frame)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
