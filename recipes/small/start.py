@@ -192,9 +192,17 @@ def answer_from_own_latent(
     layer.key.weight.zero_()
     layer.key.weight[: codes.shape[1], :WHERE] = decode_codes.T
     queries = torch.cat([io.queries() for io in grids.values()])
+    own = codes[: len(queries)]
+    others = [io for io in module.modalities.values() if io not in grids.values()]
+    if others:  # classes ask all the latents that belong to nobody
+        for io in others:
+            io.query.normal_()
+        queries = torch.cat([queries, *(io.queries() for io in others)])
+        free = codes[len(own) :].sum(0)
+        own = torch.cat([own, *(free[None].expand(io.modality.queries, -1) for io in others)])
     normed = torch.nn.functional.layer_norm(queries, queries.shape[1:])
     wanted = torch.zeros(len(queries), qk)
-    wanted[:, : codes.shape[1]] = DECODE_GAP * qk**0.5 * codes[: len(queries)]
+    wanted[:, : codes.shape[1]] = DECODE_GAP * qk**0.5 * own
     fit = torch.linalg.lstsq(normed, wanted, driver="gelsd").solution
     layer.query.weight.copy_(fit.T)
     for linear in (layer.value, layer.output, module.decoder.output):

@@ -112,6 +112,9 @@ def groups(module: MultimodalAutoencoder, settings: Settings) -> list[dict[str, 
     found = []
     for name, parameter in module.named_parameters():
         size = parameter.detach().square().mean().sqrt().item()
+        if "self_attends" in name or "mlp" in name:
+            # Turned down by the start so as to be found out by training: as if full size.
+            size = max(size, parameter.shape[-1] ** -0.5)
         relative = settings.relative_rate * size if size else settings.rate
         matrix = parameter.dim() == 2 and name != "encoder.latents"
         found.append(

@@ -204,7 +204,12 @@ class Mono:
             layout = None if "channels" in frame.layout.name else "mono"
             self._key, self._mixer = (
                 key,
-                av.AudioResampler(format="fltp", layout=layout, options={"rematrix_maxval": "1"}),
+                av.AudioResampler(format="flt", layout=layout, options={"rematrix_maxval": "1"}),
             )
-        parts = [part.to_ndarray().mean(0) for part in self._mixer.resample(frame)]
+        # Interleaved, because PyAV reads beyond its memory with more than eight planes, and a
+        # damaged header can promise sixteen channels.
+        parts = [
+            part.to_ndarray().reshape(-1, part.layout.nb_channels).mean(1)
+            for part in self._mixer.resample(frame)
+        ]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)

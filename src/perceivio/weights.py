@@ -375,6 +375,7 @@ def _write_folder(
         beside.chmod(0o755)
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
+        (beside / WEIGHTS).chmod(0o644)  # safetensors lets nobody else read it
         (beside / CONFIG).write_text(json.dumps(plain, indent=2) + "\n", "utf-8")
         if folder.is_dir():
             for name in (WEIGHTS, CONFIG):  # what else is in the folder is not ours to remove
@@ -394,4 +395,6 @@ def _check_target(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise WeightsError(f"{folder} is a file, and a model is written as a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise WeightsError(f"{folder} has files already; add --overwrite (in Python overwrite=True) or choose another folder")
+        raise WeightsError(
+            f"{folder} has files already; add --overwrite (in Python overwrite=True) or choose another folder"
+        )
