@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from models import SMALL, VARIANTS, deepmind_parameters, huggingface_model, tiny_config
 from safetensors.torch import load_file, save_file
 
-from perceivio import names, pickles, weights
+from perceivio import names, pickles, published, weights
 from perceivio.config import Attend, Config, preset
 from perceivio.errors import PerceivioError
 from perceivio.model import MultimodalAutoencoder
@@ -305,7 +305,7 @@ def test_conversion_there_and_back_is_exact(tmp_path, variant):
     assert len({identity(module) for module in modules}) == 1
     config = type(model.config).from_pretrained(tmp_path / "back")
     said, wanted = config.to_dict(), model.config.to_dict()
-    for key in names.HUGGING_FACE_DEFAULTS:
+    for key in published.HUGGING_FACE_DEFAULTS:
         if key != "hidden_act":  # gelu_new comes back under its other name
             assert said[key] == wanted[key], key
     assert (config.hidden_act == "gelu") == (model.config.hidden_act == "gelu")
@@ -315,10 +315,10 @@ def test_defaults_are_those_of_transformers():
     from transformers import PerceiverConfig
 
     theirs = PerceiverConfig().to_dict()
-    plain = {k: theirs[k] for k in names.HUGGING_FACE_DEFAULTS}
+    plain = {k: theirs[k] for k in published.HUGGING_FACE_DEFAULTS}
     plain["output_shape"] = tuple(plain["output_shape"])
-    assert plain == names.HUGGING_FACE_DEFAULTS
-    config = names.config_from_huggingface({"num_cross_attention_heads": 1})
+    assert plain == published.HUGGING_FACE_DEFAULTS
+    config = published.config_from_huggingface({"num_cross_attention_heads": 1})
     assert config.modalities["label"].channels == 2
 
 
@@ -331,12 +331,12 @@ def test_class_names(hf_copy):
     save_huggingface(module, hf_copy / "again")
     plain = json.loads((hf_copy / "again" / "config.json").read_text())
     assert plain["id2label"] == labels
-    assert names.config_from_huggingface({"num_labels": 700}).modalities["label"].names[:1] == (
+    assert published.config_from_huggingface({"num_labels": 700}).modalities["label"].names[:1] == (
         "abseiling",
     )
 
 
-def published(**changes) -> Config:
+def base_with(**changes) -> Config:
     return preset("base").replace(**changes)
 
 
@@ -344,7 +344,7 @@ def with_image(**changes):
     image = preset("base").modalities["image"]
     plain = {key: getattr(image, key) for key in image.__dataclass_fields__}
     image = type(image)(**{**plain, **changes})
-    return published(modalities={**preset("base").modalities, "image": image})
+    return base_with(modalities={**preset("base").modalities, "image": image})
 
 
 @pytest.mark.parametrize(
@@ -358,11 +358,11 @@ def with_image(**changes):
         (with_image(output_patch=(1, 2, 2)), "image.output_patch is (1, 2, 2)"),
         (with_image(resolution=(16, 56, 28)), "image.resolution is (16, 56, 28)"),
         (with_image(channel_axis=-1), "image.channel_axis"),
-        (published(decode=Attend(heads=2, query_residual=False)), "decode.heads is 2"),
-        (published(decode=Attend()), "decode.query_residual is True"),
-        (published(input_padding=5), "input_padding is 5"),
-        (published(process=Attend(heads=8, qk_channels=256)), "process.qk_channels is 256"),
-        (published(encode=Attend(heads=11)), "512 is not a multiple"),
+        (base_with(decode=Attend(heads=2, query_residual=False)), "decode.heads is 2"),
+        (base_with(decode=Attend()), "decode.query_residual is True"),
+        (base_with(input_padding=5), "input_padding is 5"),
+        (base_with(process=Attend(heads=8, qk_channels=256)), "process.qk_channels is 256"),
+        (base_with(encode=Attend(heads=11)), "512 is not a multiple"),
         (preset("small"), "theirs"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -380,7 +380,8 @@ def test_tanh_and_presets_can_be_expressed():
     for name in ("base", "base-176x", "base-352x"):
         for activation in ("gelu", "gelu_tanh"):
             config = preset(name).replace(activation=activation)
-            assert names.config_from_huggingface(names.config_to_huggingface(config)) == config
+            plain = published.config_to_huggingface(config)
+            assert published.config_from_huggingface(plain) == config
 
 
 def test_a_torch_file_cannot_run_code(hf_copy, tmp_path):

@@ -54,11 +54,16 @@ class Bank:
             source=torch.from_numpy(self.source[rows]).long(),
         )
 
-    def random(self, size: int, seed: int, step: int) -> Batch:
-        """A random batch, varied: clips that are no digits are mirrored, played backwards, their
-        colours changed and their sound exchanged; all sound is made louder or softer."""
+    def random(self, size: int, seed: int, step: int, digits: float = 0.3) -> Batch:
+        """A random batch with this share of digits, varied: clips that are no digits are mirrored,
+        played backwards, their colours changed and their sound exchanged; all sound is made
+        louder or softer."""
         rng = np.random.default_rng((seed, step))
-        batch = self.batch(np.sort(rng.choice(len(self), size, replace=False)))
+        labelled = self.label >= 0
+        counts = round(digits * size), size - round(digits * size)
+        kinds = np.flatnonzero(labelled), np.flatnonzero(~labelled)
+        rows = [rng.choice(k, n, replace=False) for k, n in zip(kinds, counts, strict=True)]
+        batch = self.batch(np.sort(np.concatenate(rows)))
         image, audio = batch.image, batch.audio
         free = np.flatnonzero(batch.label.numpy() < 0)
 

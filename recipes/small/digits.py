@@ -13,20 +13,22 @@ from .pack import Pack
 from .photos import Photos, gradient
 from .sounds import Sounds, at_level
 
-TEST_IMAGES = 100        # of each digit, the last ones (the file is sorted by digit)
-SMALLEST, LARGEST = 16, 56   # side of the drawn digit, pixels
+TEST_IMAGES = 100  # of each digit, the last ones (the file is sorted by digit)
+SMALLEST, LARGEST = 16, 56  # side of the drawn digit, pixels
 # White on black, coloured on plain, over pictures, over noise or gradient.
 STYLES_TRAIN = [0.50, 0.15, 0.20, 0.15]
 STYLES_TEST = [0.60, 0.15, 0.15, 0.10]
-COMPRESSED = 0.2         # share of clips that went through JPEG
-WITH_BACKGROUND = 0.3    # share of clips with a sound under the voice
+COMPRESSED = 0.2  # share of clips that went through JPEG
+WITH_BACKGROUND = 0.3  # share of clips with a sound under the voice
 GROUPS = {"espeak English": 0.45, "flite": 0.2, "espeak other languages": 0.2, "recorded": 0.15}
 
 
 class Digits:
     """Images and voices of one side of the split, with pictures and sounds to put under them."""
 
-    def __init__(self, images: Path, spoken: Path, films: Films, photos: Photos, sounds: Sounds, split: str):
+    def __init__(
+        self, images: Path, spoken: Path, films: Films, photos: Photos, sounds: Sounds, split: str
+    ):
         data = np.load(images)
         keys = sorted(data.files, key=lambda key: -data[key].ndim)  # the images, then the labels
         images, labels = data[keys[0]].reshape(-1, 28, 28), data[keys[1]]
@@ -35,8 +37,11 @@ class Digits:
         self.images, self.labels = images[chosen], labels[chosen]
         self.films, self.photos, self.sounds = films, photos, sounds
         self.spoken = Pack(spoken)
-        self.voices = {(group, digit): self.spoken.where(split=split, group=group, digit=digit)
-                       for group in GROUPS for digit in range(10)}
+        self.voices = {
+            (group, digit): self.spoken.where(split=split, group=group, digit=digit)
+            for group in GROUPS
+            for digit in range(10)
+        }
         self.test = split == "test"
 
     def clip(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int, str]:
@@ -76,7 +81,9 @@ class Digits:
             a, b, c, d = cosine + shear * sine, -sine + shear * cosine, sine, cosine
             x, y = centre[i]
             matrix = (a, b, side / 2 - a * x - b * y, c, d, side / 2 - c * x - d * y)
-            out[i] = drawn.transform((SIDE, SIDE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+            out[i] = drawn.transform(
+                (SIDE, SIDE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
+            )
         return out / 255
 
     def _paint(self, mask: np.ndarray, style: int, rng: np.random.Generator) -> np.ndarray:
@@ -94,8 +101,13 @@ class Digits:
             if chance(rng, 0.5):
                 ground = np.asarray(gradient(rng, SIDE, SIDE), np.float32)
             else:
-                coarse = rng.integers(0, 256, (int(rng.integers(3, 17)),) * 2 + (3,), dtype=np.uint8)
-                ground = np.asarray(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
+                coarse = rng.integers(
+                    0, 256, (int(rng.integers(3, 17)),) * 2 + (3,), dtype=np.uint8
+                )
+                ground = np.asarray(
+                    Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC),
+                    np.float32,
+                )
             dark = chance(rng, 0.5)
             ground = ground * 0.45 if dark else 140 + ground * 0.45
             ground = ground + rng.normal(0, rng.uniform(0, 12), (FRAMES, SIDE, SIDE, 1))
@@ -117,11 +129,11 @@ class Digits:
         # Anywhere; at most a tenth of the word may be cut off at the end.
         start = rng.integers(0, max(1, SAMPLES - int(0.9 * len(word))))
         sound = np.zeros(SAMPLES, np.float32)
-        heard = word[:SAMPLES - start]
-        sound[start:start + len(heard)] = heard
+        heard = word[: SAMPLES - start]
+        sound[start : start + len(heard)] = heard
         if chance(rng, WITH_BACKGROUND):
             below = 10 ** (-rng.uniform(10, 25) / 20)
-            sound += self.sounds.background(rng) * np.sqrt((word ** 2).mean()) * below
+            sound += self.sounds.background(rng) * np.sqrt((word**2).mean()) * below
         return sound, group
 
 

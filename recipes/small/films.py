@@ -7,7 +7,16 @@ import numpy as np
 import soxr
 from PIL import Image
 
-from .common import FRAME_RATE, FRAMES, SAMPLE_RATE, SAMPLES, SIDE, chance, jitter_colours, log_uniform
+from .common import (
+    FRAME_RATE,
+    FRAMES,
+    SAMPLE_RATE,
+    SAMPLES,
+    SIDE,
+    chance,
+    jitter_colours,
+    log_uniform,
+)
 
 SHORT_SIDE = 240  # before black bars are cut off, so that small crops keep 64 pixels
 BLENDER = "CC-BY 3.0, (c) Blender Foundation"
@@ -24,9 +33,9 @@ FILMS = [
     ("bikes.mp4", "bikes", "test", 0.40, BUNDLED),
     ("carphone_pristine.mp4", "carphone", "test", 0.40, BUNDLED),
 ]
-DARK_LEVEL = 32       # a pixel darker than this counts as black
-DARK_SHARE = 0.12     # a clip with fewer bright pixels than this is a fade or a title card
-DARK_ALLOWED = 0.02   # share of clips that may be such
+DARK_LEVEL = 32  # a pixel darker than this counts as black
+DARK_SHARE = 0.12  # a clip with fewer bright pixels than this is a fade or a title card
+DARK_ALLOWED = 0.02  # share of clips that may be such
 TRIES = 40
 
 
@@ -62,8 +71,8 @@ def decode_sound(path: Path, seconds: float | None = None) -> np.ndarray:
         return np.zeros(0, np.int16)
     sound = soxr.resample(np.concatenate(pieces), stream.rate, SAMPLE_RATE)
     # A stream that starts late or early against time 0 is padded or cut, to keep lips in step.
-    shift = round(start * SAMPLE_RATE)
-    sound = np.concatenate([np.zeros(max(shift, 0), np.float32), sound[max(-shift, 0):]])
+    shift = round((start or 0.0) * SAMPLE_RATE)
+    sound = np.concatenate([np.zeros(max(shift, 0), np.float32), sound[max(-shift, 0) :]])
     return np.clip(np.round(sound * 32767), -32768, 32767).astype(np.int16)
 
 
@@ -87,14 +96,16 @@ def _decode_frames(path: Path) -> np.ndarray:
     # Cut black bars off: rows and columns that are black in all of (a sample of) the film.
     bright = film[::10].max(axis=(0, 3)) > DARK_LEVEL
     rows, columns = np.flatnonzero(bright.mean(1) > 0.2), np.flatnonzero(bright.mean(0) > 0.2)
-    return np.ascontiguousarray(film[:, rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
+    return np.ascontiguousarray(film[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
 
 class Films:
     """The decoded films of one side of the split."""
 
     def __init__(self, folder: Path, split: str):
-        chosen = [film for film in FILMS if film[2] == split and (folder / f"{film[0]}.npy").exists()]
+        chosen = [
+            film for film in FILMS if film[2] == split and (folder / f"{film[0]}.npy").exists()
+        ]
         self.test = split == "test"
         self.sources = [film[1] for film in chosen]
         self.frames = [np.load(folder / f"{film[0]}.npy", mmap_mode="r") for film in chosen]
@@ -105,14 +116,16 @@ class Films:
     def clip(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None, str]:
         """A random clip: its frames, its own sound (None without one), its source."""
         allow_dark = chance(rng, DARK_ALLOWED)
-        for _ in range(TRIES):
+        tries = 0
+        while True:
+            tries += 1
             film = int(rng.choice(len(self.frames), p=self.share))
             frames = self.frames[film]
             speed = 1.0 if self.test else float(rng.choice([1.0, 0.5, 2.0], p=[0.8, 0.1, 0.1]))
-            start = rng.integers(0, len(frames) - int(FRAMES * speed))
+            start = int(rng.integers(0, len(frames) - int(FRAMES * speed)))
             picked = start + np.floor(np.arange(FRAMES) * speed).astype(int)
             video = self._crop(frames, picked, rng)
-            if allow_dark or (video.max(axis=-1) > DARK_LEVEL).mean() > DARK_SHARE:
+            if tries == TRIES or allow_dark or (video.max(axis=-1) > DARK_LEVEL).mean() > DARK_SHARE:
                 break
         if not self.test and chance(rng, 0.5):
             video = video[:, :, ::-1]
@@ -126,7 +139,10 @@ class Films:
         square = min(height, width)
         area = rng.uniform(0.6 if self.test else 0.15, 1.0) * square**2
         aspect = log_uniform(rng, 3 / 4, 4 / 3)
-        box_width, box_height = min(np.sqrt(area * aspect), width), min(np.sqrt(area / aspect), height)
+        box_width, box_height = (
+            min(np.sqrt(area * aspect), width),
+            min(np.sqrt(area / aspect), height),
+        )
         left, top = rng.uniform(0, width - box_width), rng.uniform(0, height - box_height)
         x, y = int(left), int(top)
         right, bottom = int(np.ceil(left + box_width)), int(np.ceil(top + box_height))
@@ -135,13 +151,13 @@ class Films:
         for row, index in enumerate(picked):
             part = Image.fromarray(np.ascontiguousarray(frames[index, y:bottom, x:right]))
             box = (box[0], box[1], min(box[2], part.width), min(box[3], part.height))
-            out[row] = part.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
+            out[row] = np.asarray(part.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box))
         return out
 
     def _sound(self, film: int, start: int, speed: float) -> np.ndarray | None:
         length = int(SAMPLES * speed)
         first = int(start / FRAME_RATE * SAMPLE_RATE)
-        sound = self.sounds[film][first:first + length].astype(np.float32) / 32768
+        sound = self.sounds[film][first : first + length].astype(np.float32) / 32768
         if len(sound) < length // 2:
             return None
         if speed != 1.0:

@@ -32,14 +32,31 @@ KINDS = ["film", "photo", "digit"]
 COUNTS = {"train": [12_000, 9_000, 9_000], "test": [350, 350, 500]}
 OWN_SOUND = 0.75  # share of film clips that keep their own sound
 SOURCES = (
-    [{"name": name, "kind": "film", "licence": licence}
-     for name, licence in dict((film[1], film[4]) for film in FILMS).items()]
-    + [{"name": TUXPAINT, "kind": "photo", "licence": "GPL-2"},
-       {"name": GCOMPRIS, "kind": "photo", "licence": "CC0, CC-BY, CC-BY-SA, public domain (see the package)"},
-       {"name": MATE, "kind": "photo", "licence": "GPL-2+, CC-BY-SA 4.0 (see the package)"}]
-    + [{"name": f"MNIST digit, voice: {group}", "kind": "digit", "licence": "images MIT; voices see SOURCES.md"}
-       for group in [*GROUPS, "no voice"]])
-SOURCE_INDEX = {source["name"].removeprefix("MNIST digit, voice: "): i for i, source in enumerate(SOURCES)}
+    [
+        {"name": name, "kind": "film", "licence": licence}
+        for name, licence in dict((film[1], film[4]) for film in FILMS).items()
+    ]
+    + [
+        {"name": TUXPAINT, "kind": "photo", "licence": "GPL-2"},
+        {
+            "name": GCOMPRIS,
+            "kind": "photo",
+            "licence": "CC0, CC-BY, CC-BY-SA, public domain (see the package)",
+        },
+        {"name": MATE, "kind": "photo", "licence": "GPL-2+, CC-BY-SA 4.0 (see the package)"},
+    ]
+    + [
+        {
+            "name": f"MNIST digit, voice: {group}",
+            "kind": "digit",
+            "licence": "images MIT; voices see SOURCES.md",
+        }
+        for group in [*GROUPS, "no voice"]
+    ]
+)
+SOURCE_INDEX = {
+    source["name"].removeprefix("MNIST digit, voice: "): i for i, source in enumerate(SOURCES)
+}
 
 
 class Studio:
@@ -49,8 +66,14 @@ class Studio:
         self.films = Films(work / "films", split)
         self.photos = Photos(work / "photos", split)
         self.sounds = Sounds(work / "sounds", work / "sentences", split)
-        self.digits = Digits(media / "digits/mnist_images.npz", work / "spoken", self.films, self.photos,
-                             self.sounds, split)
+        self.digits = Digits(
+            media / "digits/mnist_images.npz",
+            work / "spoken",
+            self.films,
+            self.photos,
+            self.sounds,
+            split,
+        )
 
     def clip(self, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Video, sound (int16), label and source of one clip."""
@@ -65,7 +88,7 @@ class Studio:
             if sound is None or not chance(rng, OWN_SOUND):
                 sound = self.sounds.clip(rng)
             else:  # its own level, up to 6 dB changed
-                level = np.sqrt((sound ** 2).mean())
+                level = np.sqrt((sound**2).mean())
                 sound = at_level(sound, level * 10 ** (rng.uniform(-6, 6) / 20))
         sound = np.clip(np.round(sound * 32767), -32768, 32767).astype(np.int16)
         return video, sound, label, SOURCE_INDEX[source]
@@ -75,7 +98,10 @@ def make_block(task: tuple) -> int:
     """Make rows [first, last) of a side and write them to their places."""
     media, work, out, split, kinds, first, last = task
     studio = Studio(media, work, split)
-    arrays = {name: np.load(out / f"{name}.npy", mmap_mode="r+") for name in ("video", "audio", "label", "source")}
+    arrays = {
+        name: np.load(out / f"{name}.npy", mmap_mode="r+")
+        for name in ("video", "audio", "label", "source")
+    }
     for row in range(first, last):
         rng = np.random.default_rng((SEED, split == "test", row))
         clip = studio.clip(KINDS[kinds[row]], rng)
@@ -88,26 +114,45 @@ def make_side(media: Path, work: Path, split: str, counts: list[int]) -> None:
     """Write one side of the bank."""
     out, total = work / split, sum(counts)
     out.mkdir(parents=True, exist_ok=True)
-    for name, shape, kind in (("video", (FRAMES, SIDE, SIDE, 3), np.uint8), ("audio", (SAMPLES,), np.int16),
-                              ("label", (), np.int8), ("source", (), np.int16)):
-        np.lib.format.open_memmap(out / f"{name}.npy", mode="w+", dtype=kind, shape=(total, *shape)).flush()
+    for name, shape, kind in (
+        ("video", (FRAMES, SIDE, SIDE, 3), np.uint8),
+        ("audio", (SAMPLES,), np.int16),
+        ("label", (), np.int8),
+        ("source", (), np.int16),
+    ):
+        np.lib.format.open_memmap(
+            out / f"{name}.npy", mode="w+", dtype=kind, shape=(total, *shape)
+        ).flush()
     (out / "sources.json").write_text(json.dumps(dict(enumerate(SOURCES)), indent=1))
     # Kinds in random order: any contiguous slice of the bank is a fair sample.
-    kinds = np.random.default_rng((SEED, split == "test")).permutation(np.repeat(np.arange(3), counts))
-    tasks = [(media, work, out, split, kinds, first, min(first + BLOCK, total)) for first in range(0, total, BLOCK)]
+    kinds = np.random.default_rng((SEED, split == "test")).permutation(
+        np.repeat(np.arange(3), counts)
+    )
+    tasks = [
+        (media, work, out, split, kinds, first, min(first + BLOCK, total))
+        for first in range(0, total, BLOCK)
+    ]
     start, done = time.time(), 0
     with Pool(PROCESSES) as pool:
         for made in pool.imap_unordered(make_block, tasks):
             done += made
             if done % 2000 < BLOCK or done == total:
-                print(f"  {split}: {done} of {total} clips, {time.time() - start:.0f} s", flush=True)
+                print(
+                    f"  {split}: {done} of {total} clips, {time.time() - start:.0f} s", flush=True
+                )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--media", type=Path, default=Path("../shared/data"), help="folder with clips and digits")
-    parser.add_argument("--work", type=Path, default=Path(".data/small"), help="folder for downloads and the bank")
-    parser.add_argument("--scale", type=float, default=1.0, help="size of the bank, for a short trial: 0.02")
+    parser.add_argument(
+        "--media", type=Path, default=Path("../shared/data"), help="folder with clips and digits"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path(".data/small"), help="folder for downloads and the bank"
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="size of the bank, for a short trial: 0.02"
+    )
     arguments = parser.parse_args()
     media, work = arguments.media, arguments.work
     start = time.time()

@@ -16,13 +16,22 @@ from .pack import Pack, has_pack, save_pack
 
 PHOTO_SIDE = 320  # short side kept of a photograph
 STAMP_SIDE = 200
-FLAT = 10.0       # a clip that varies less (plain ground only) is drawn again
-SMALLEST = 120    # pictures with a shorter side than this are left out
+FLAT = 10.0  # a clip that varies less (plain ground only) is drawn again
+SMALLEST = 120  # pictures with a shorter side than this are left out
 TUXPAINT, GCOMPRIS, MATE = "tuxpaint-stamps-default", "gcompris-qt-data", "mate-backgrounds"
 # Activities of gcompris whose pictures are photographs (the others are drawings).
 GCOMPRIS_PHOTOS = [
-    "categorization", "clickgame", "details", "erase", "explore_farm_animals", "explore_monuments",
-    "explore_world_animals", "explore_world_music", "leftright", "louis-braille", "solar_system",
+    "categorization",
+    "clickgame",
+    "details",
+    "erase",
+    "explore_farm_animals",
+    "explore_monuments",
+    "explore_world_animals",
+    "explore_world_music",
+    "leftright",
+    "louis-braille",
+    "solar_system",
 ]
 BICUBIC = Image.Resampling.BICUBIC
 
@@ -35,9 +44,9 @@ def carve(resource: Path, magic: bytes) -> list[bytes]:
     data, found, end = resource.read_bytes(), [], 0
     for match in re.finditer(magic, data, re.DOTALL):
         start = match.start()
-        length = struct.unpack(">I", data[start - 4:start])[0]
+        length = struct.unpack(">I", data[start - 4 : start])[0]
         if start >= end and 2000 < length <= len(data) - start:
-            found.append(data[start:start + length])
+            found.append(data[start : start + length])
             end = start + length
     return found
 
@@ -61,8 +70,14 @@ def gather_photos(unpacked: Path, path: Path) -> None:
             size = (round(picture.width * scale), round(picture.height * scale))
             picture = picture.resize(size, Image.Resampling.LANCZOS)
         arrays.append(np.asarray(picture if transparent else picture.convert("RGB")))
-        notes.append({"name": name, "package": package, "sort": "stamp" if transparent else "photo",
-                      "split": "test" if held_out(name) else "train"})
+        notes.append(
+            {
+                "name": name,
+                "package": package,
+                "sort": "stamp" if transparent else "photo",
+                "split": "test" if held_out(name) else "train",
+            }
+        )
 
     stamps = unpacked / TUXPAINT / "usr/share/tuxpaint/stamps"
     for file in sorted(stamps.rglob("*.png")):
@@ -100,12 +115,19 @@ def pan(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
     angle = np.deg2rad(angle) if chance(rng, 0.7) else np.zeros(FRAMES)
     # The view's side in picture pixels. It must fit into the picture even when rotated.
     short = min(picture.size)
-    view = log_uniform(rng, 0.3, 0.95) * short * (1.0 if still else log_uniform(rng, 0.75, 1.33)) ** time
+    view = (
+        log_uniform(rng, 0.3, 0.95)
+        * short
+        * (1.0 if still else log_uniform(rng, 0.75, 1.33)) ** time
+    )
     spread = np.abs(np.cos(angle)) + np.abs(np.sin(angle))
     view = view * min(1.0, (0.98 * short / (view * spread)).min())
     half = view * spread / 2
     # The path of the centre; where the view would leave the picture it slides along the edge.
-    direction, travel = rng.uniform(0, 2 * np.pi), 0 if still else abs(rng.normal(0, 0.35)) * view.mean()
+    direction, travel = (
+        rng.uniform(0, 2 * np.pi),
+        0 if still else abs(rng.normal(0, 0.35)) * view.mean(),
+    )
     x = rng.uniform(0, picture.width) + travel * np.cos(direction) * (time - 0.5)
     y = rng.uniform(0, picture.height) + travel * np.sin(direction) * (time - 0.5)
     x, y = np.clip(x, half, picture.width - half), np.clip(y, half, picture.height - half)
@@ -117,22 +139,34 @@ def pan(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
         picture = picture.resize(size, BICUBIC)
     out = np.empty((FRAMES, SIDE, SIDE, 3), np.uint8)
     for i in range(FRAMES):
-        out[i] = picture.transform((SIDE, SIDE), Image.Transform.AFFINE,
-                                   _affine(x[i], y[i], view[i] / SIDE, angle[i], SIDE / 2, SIDE / 2), BICUBIC)
+        out[i] = picture.transform(
+            (SIDE, SIDE),
+            Image.Transform.AFFINE,
+            _affine(x[i], y[i], view[i] / SIDE, angle[i], SIDE / 2, SIDE / 2),
+            BICUBIC,
+        )
     return out
 
 
 def _affine(x, y, scale, angle, at_x, at_y) -> tuple:
     """Pillow's output-to-input map that shows the input's point (x, y) at (at_x, at_y)."""
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
-    return (cosine, -sine, x - cosine * at_x + sine * at_y,
-            sine, cosine, y - sine * at_x - cosine * at_y)
+    return (
+        cosine,
+        -sine,
+        x - cosine * at_x + sine * at_y,
+        sine,
+        cosine,
+        y - sine * at_x - cosine * at_y,
+    )
 
 
 def moving_layer(picture: Image.Image, size: float, rng: np.random.Generator) -> list[Image.Image]:
     """The picture, `size` pixels long, moving over a transparent clip."""
     scale = size / max(picture.size)
-    picture = picture.resize((max(4, round(picture.width * scale)), max(4, round(picture.height * scale))), BICUBIC)
+    picture = picture.resize(
+        (max(4, round(picture.width * scale)), max(4, round(picture.height * scale))), BICUBIC
+    )
     # A transparent rim keeps the edges soft when the picture lies between pixels.
     framed = Image.new(picture.mode, (picture.width + 4, picture.height + 4))
     framed.paste(picture, (2, 2))
@@ -141,9 +175,15 @@ def moving_layer(picture: Image.Image, size: float, rng: np.random.Generator) ->
     y = rng.uniform(16, 48) + rng.normal(0, 18) * time
     grow = log_uniform(rng, 0.8, 1.25) ** time
     angle = np.deg2rad(rng.normal(0, 8) + rng.normal(0, 10) * time)
-    return [framed.transform((SIDE, SIDE), Image.Transform.AFFINE,
-                             _affine(framed.width / 2, framed.height / 2, 1 / grow[i], angle[i], x[i], y[i]), BICUBIC)
-            for i in range(FRAMES)]
+    return [
+        framed.transform(
+            (SIDE, SIDE),
+            Image.Transform.AFFINE,
+            _affine(framed.width / 2, framed.height / 2, 1 / grow[i], angle[i], x[i], y[i]),
+            BICUBIC,
+        )
+        for i in range(FRAMES)
+    ]
 
 
 class Photos:
@@ -162,14 +202,17 @@ class Photos:
         return picture, self.pack.notes[index]["package"]
 
     def background(self, rng: np.random.Generator) -> np.ndarray:
-        return pan(self._open(self.photos, rng)[0], rng)
+        """A moving picture to put something before."""
+        picture = self._open(self.photos, rng)[0] if self.photos else gradient(rng, SIDE, SIDE)
+        return pan(picture, rng)
 
     def clip(self, rng: np.random.Generator) -> tuple[np.ndarray, str]:
         """A random clip and the package its picture is from."""
-        for _ in range(5):
-            video, package = self._clip(rng)
+        video, package = self._clip(rng)
+        for _ in range(4):
             if video.std() > FLAT:
                 break
+            video, package = self._clip(rng)
         return video, package
 
     def _clip(self, rng: np.random.Generator) -> tuple[np.ndarray, str]:
@@ -187,7 +230,10 @@ class Photos:
                 video, package = self._open(self.photos, rng)
                 video = pan(video, rng)
             else:
-                video, package = np.stack([np.asarray(gradient(rng, SIDE, SIDE))] * FRAMES), TUXPAINT
+                video, package = (
+                    np.stack([np.asarray(gradient(rng, SIDE, SIDE))] * FRAMES),
+                    TUXPAINT,
+                )
             stamp, _ = self._open(self.stamps, rng)
             for i, layer in enumerate(moving_layer(stamp, rng.uniform(20, 60), rng)):
                 frame = Image.fromarray(video[i])

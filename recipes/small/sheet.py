@@ -1,6 +1,6 @@
 """Look at a bank: a contact sheet of clips (sheet.png) and figures about its sound.
 
-    python -m recipes.small.sheet --work .data/small --side train
+python -m recipes.small.sheet --work .data/small --side train
 """
 
 import argparse
@@ -15,28 +15,32 @@ CELL = 68
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".data/small"))
     parser.add_argument("--side", default="train", choices=["train", "test"])
     parser.add_argument("--start", type=int, default=0, help="first row looked at")
     arguments = parser.parse_args()
     folder = arguments.work / arguments.side
-    video, audio, label, source = (np.load(folder / f"{name}.npy", mmap_mode="r")
-                                   for name in ("video", "audio", "label", "source"))
+    video, audio, label, source = (
+        np.load(folder / f"{name}.npy", mmap_mode="r")
+        for name in ("video", "audio", "label", "source")
+    )
     sources = json.loads((folder / "sources.json").read_text())
     kinds = np.array([sources[str(i)]["kind"] for i in source])
     print(f"{len(video)} clips of {arguments.side}")
-    for i, count in zip(*np.unique(source, return_counts=True)):
+    for i, count in zip(*np.unique(source, return_counts=True), strict=True):
         print(f"  {count:6d}  {sources[str(i)]['kind']:6} {sources[str(i)]['name']}")
     sheet = Image.new("RGB", (3 * COLUMNS * (len(SHOWN) * CELL + 8), ROWS * (CELL + 12)), "grey")
     draw = ImageDraw.Draw(sheet)
     for k, kind in enumerate(("film", "photo", "digit")):
         rows = np.flatnonzero(kinds == kind)
         rows = rows[rows >= arguments.start]
-        for place, row in enumerate(rows[:ROWS * COLUMNS]):
+        for place, row in enumerate(rows[: ROWS * COLUMNS]):
             left = (k * COLUMNS + place // ROWS) * (len(SHOWN) * CELL + 8)
             top = place % ROWS * (CELL + 12)
-            draw.text((left, top), f"{row} {sources[str(source[row])]['name'][-30:]}, label {label[row]}")
+            draw.text(
+                (left, top), f"{row} {sources[str(source[row])]['name'][-30:]}, label {label[row]}"
+            )
             for number, frame in enumerate(SHOWN):
                 sheet.paste(Image.fromarray(video[row, frame]), (left + number * CELL, top + 12))
         some = rows[:500]
@@ -44,12 +48,14 @@ def main() -> None:
         sound = audio[some].astype(np.float32) / 32768
         level = np.sqrt((sound**2).mean(axis=1))
         power = np.abs(np.fft.rfft(sound, axis=1)) ** 2
-        below = power[:, :power.shape[1] // 8].sum() / power.sum()
+        below = power[:, : power.shape[1] // 8].sum() / power.sum()
         change = np.abs(np.diff(pixels, axis=1)).mean(axis=(1, 2, 3, 4))
-        print(f"{kind}: mean pixel {pixels.mean():.0f}, dark clips {(pixels.max(axis=(1, 2, 3, 4)) < 40).mean():.1%}, "
-              f"change a frame {np.median(change):.2f} (still: {(change < 0.01).mean():.0%}); "
-              f"level 5/50/95% {np.round(np.percentile(level, [5, 50, 95]), 4)}, silent {(level < 1e-3).mean():.1%}, "
-              f"clipped {(np.abs(sound) > 0.999).mean():.3%}, power below 1 kHz {below:.0%}")
+        print(
+            f"{kind}: mean pixel {pixels.mean():.0f}, dark clips {(pixels.max(axis=(1, 2, 3, 4)) < 40).mean():.1%}, "
+            f"change a frame {np.median(change):.2f} (still: {(change < 0.01).mean():.0%}); "
+            f"level 5/50/95% {np.round(np.percentile(level, [5, 50, 95]), 4)}, silent {(level < 1e-3).mean():.1%}, "
+            f"clipped {(np.abs(sound) > 0.999).mean():.3%}, power below 1 kHz {below:.0%}"
+        )
     sheet.save(arguments.work / "sheet.png")
 
 

@@ -12,13 +12,20 @@ from .pack import Pack, has_pack, save_pack
 from .photos import carve
 from .speech import TEST_RECORDED
 
-LONGEST = 12.0   # seconds kept of one file
-QUIETEST, LOUDEST = 0.01, 0.3   # range of a clip's level (rms, of full scale)
-SILENT = 0.05    # share of clips without sound
-MIXED = 0.2      # share of clips with two sounds
-SPEECH_FILES = 700   # of each collection of recorded speech, not to drown the rest
+LONGEST = 12.0  # seconds kept of one file
+QUIETEST, LOUDEST = 0.01, 0.3  # range of a clip's level (rms, of full scale)
+SILENT = 0.05  # share of clips without sound
+MIXED = 0.2  # share of clips with two sounds
+SPEECH_FILES = 700  # of each collection of recorded speech, not to drown the rest
 # How often each sort is drawn.
-SORTS = {"film": 0.2, "music": 0.25, "nature": 0.2, "letters": 0.1, "names": 0.08, "sentences": 0.17}
+SORTS = {
+    "film": 0.2,
+    "music": 0.25,
+    "nature": 0.2,
+    "letters": 0.1,
+    "names": 0.08,
+    "sentences": 0.17,
+}
 # Languages of recorded names; none whose spoken digits are held out.
 NAMES = ["_desc.ogg", "_desc_de.ogg", "_desc_fr.ogg", "_desc_es.ogg", "_desc_ru.ogg"]
 assert not any(language in name for language in TEST_RECORDED for name in NAMES)
@@ -32,10 +39,13 @@ def gather_sounds(unpacked: Path, films: Path, path: Path) -> None:
     jobs = []  # name, sort, file
 
     def add(package: str, sort: str, pattern: str, limit: int | None = None) -> None:
-        files = sorted(file for file in (unpacked / package).rglob(pattern)
-                       if file.suffix in (".ogg", ".wav", ".flac", ".aiff"))
+        files = sorted(
+            file
+            for file in (unpacked / package).rglob(pattern)
+            if file.suffix in (".ogg", ".wav", ".flac", ".aiff")
+        )
         if limit and len(files) > limit:
-            files = files[::len(files) // limit + 1]
+            files = files[:: len(files) // limit + 1]
         jobs.extend((file.relative_to(unpacked).as_posix(), sort, file) for file in files)
 
     add("sonic-pi-samples", "music", "*")
@@ -56,10 +66,12 @@ def gather_sounds(unpacked: Path, films: Path, path: Path) -> None:
     with Pool(2) as pool:
         decoded = pool.map(_decode, [file for *_, file in jobs], chunksize=20)
     arrays, notes = [], []
-    for (name, sort, _), sound in zip(jobs, decoded):
+    for (name, sort, _), sound in zip(jobs, decoded, strict=True):
         if sound is not None:
             arrays.append(sound)
-            notes.append({"name": name, "sort": sort, "split": "test" if held_out(name) else "train"})
+            notes.append(
+                {"name": name, "sort": sort, "split": "test" if held_out(name) else "train"}
+            )
     # The sound tracks keep the side of their films.
     for name, _, split, *_ in FILMS:
         track = films / f"{name}.sound.npy"
@@ -71,15 +83,15 @@ def gather_sounds(unpacked: Path, films: Path, path: Path) -> None:
 
 def _decode(file: Path) -> np.ndarray | None:
     try:
-        sound = decode_sound(file, LONGEST)[:int(LONGEST * SAMPLE_RATE)]
-    except (av.FFmpegError, ValueError, IndexError):
+        sound = decode_sound(file, LONGEST)[: int(LONGEST * SAMPLE_RATE)]
+    except (av.error.FFmpegError, ValueError, IndexError):
         return None
     return sound if len(sound) > 400 and np.abs(sound).max() > 100 else None
 
 
 def at_level(sound: np.ndarray, level: float) -> np.ndarray:
     """Scale to a level (rms), but never into clipping."""
-    rms, peak = np.sqrt((sound ** 2).mean()), np.abs(sound).max()
+    rms, peak = np.sqrt((sound**2).mean()), np.abs(sound).max()
     return sound * min(level / (rms + 1e-9), 0.98 / (peak + 1e-9))
 
 
@@ -100,7 +112,7 @@ class Sounds:
     def _draw(self, rng: np.random.Generator) -> np.ndarray:
         """0.64 s of one sound: a window of a long one, a short one at a random place."""
         out = np.zeros(SAMPLES, np.float32)
-        for _ in range(10):
+        for _ in range(10 if self.sorts else 0):
             sort = self.sorts[rng.choice(len(self.sorts), p=self.share)]
             indices, pack = self.choices[sort], self.packs[sort]
             # A bar of music: several hits of drums, else one sound.
@@ -108,18 +120,18 @@ class Sounds:
                 sound = pack[indices[rng.integers(len(indices))]]
                 if len(sound) > SAMPLES:
                     start = rng.integers(0, len(sound) - SAMPLES)
-                    out += sound[start:start + SAMPLES].astype(np.float32) / 32768
+                    out += sound[start : start + SAMPLES].astype(np.float32) / 32768
                 else:
                     start = rng.integers(0, SAMPLES - len(sound) + 1)
-                    out[start:start + len(sound)] += sound.astype(np.float32) / 32768
-            if np.sqrt((out ** 2).mean()) > 2e-3:  # else a pause: draw again
+                    out[start : start + len(sound)] += sound.astype(np.float32) / 32768
+            if np.sqrt((out**2).mean()) > 2e-3:  # else a pause: draw again
                 break
         return out
 
     def background(self, rng: np.random.Generator) -> np.ndarray:
         """A sound of level 1 (rms), to be put under another."""
         sound = self._draw(rng)
-        return sound / (np.sqrt((sound ** 2).mean()) + 1e-6)
+        return sound / (np.sqrt((sound**2).mean()) + 1e-6)
 
     def clip(self, rng: np.random.Generator) -> np.ndarray:
         """The whole sound of a clip that brings none of its own."""

@@ -21,15 +21,19 @@ from .pack import has_pack, save_pack
 
 SEED = 11
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-ACCENTS = ["en-us", "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029",
-           "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc"]
-LANGUAGES = ["af", "bg", "ca", "cs", "cy", "da", "de", "el", "eo", "es", "es-419", "et", "fi", "fr-fr",
-             "hi", "hr", "hu", "id", "is", "it", "ko", "lt", "lv", "nb", "nl", "pl", "pt", "pt-br",
-             "ro", "ru", "sk", "sl", "sq", "sr", "sv", "sw", "tr", "uk", "vi", "cmn"]
-RENDERINGS = 7            # of each digit by each espeak-ng variant in English
-LANGUAGE_RENDERINGS = 6   # of each digit in each other language
-FLITE_RENDERINGS = 12     # of each digit by each flite voice
-SENTENCE_RENDERINGS = 4   # voices for each sentence
+ACCENTS = [
+    *("en-us", "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029"),
+    *("en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc"),
+]
+LANGUAGES = [
+    *("af", "bg", "ca", "cs", "cy", "da", "de", "el", "eo", "es", "es-419", "et", "fi", "fr-fr"),
+    *("hi", "hr", "hu", "id", "is", "it", "ko", "lt", "lv", "nb", "nl", "pl", "pt", "pt-br"),
+    *("ro", "ru", "sk", "sl", "sq", "sr", "sv", "sw", "tr", "uk", "vi", "cmn"),
+]
+RENDERINGS = 7  # of each digit by each espeak-ng variant in English
+LANGUAGE_RENDERINGS = 6  # of each digit in each other language
+FLITE_RENDERINGS = 12  # of each digit by each flite voice
+SENTENCE_RENDERINGS = 4  # voices for each sentence
 
 # Held out, and heard in testing only.
 TEST_VARIANTS = ["m4", "f3", "Andy", "linda", "Michael"]
@@ -37,16 +41,26 @@ TEST_LANGUAGES = ["it", "sv", "hu"]
 TEST_RECORDED = ["it", "sv", "pt", "zh_tw"]  # and all recordings named ast_*
 FLITE_VOICES = {"kal": "train", "kal16": "train", "rms": "train", "slt": "test", "awb": "test"}
 
-LONGEST = 0.60   # seconds of a spoken digit after trimming; longer ones are sped up
-FASTEST = 1.5    # but never more than this
+LONGEST = 0.60  # seconds of a spoken digit after trimming; longer ones are sped up
+FASTEST = 1.5  # but never more than this
 
-SUBJECTS = ["My neighbour", "The old captain", "A small dog", "Her younger brother", "The night train",
-            "Our teacher", "This machine", "The red balloon", "A group of children", "The baker", "Nobody here",
-            "The river", "An orange cat", "The orchestra", "Someone"]
-ACTIONS = ["never waits for the morning bus", "was found behind the garden wall",
-           "asked us to bring three umbrellas", "sings quietly in the kitchen", "has moved to another town",
-           "could not remember the answer", "left a letter on the table", "makes a very strange noise",
-           "turned around and looked at the sea", "is waiting by the open window"]
+SUBJECTS = [
+    *("My neighbour", "The old captain", "A small dog", "Her younger brother", "The night train"),
+    *("Our teacher", "This machine", "The red balloon", "A group of children", "The baker"),
+    *("Nobody here", "The river", "An orange cat", "The orchestra", "Someone"),
+]
+ACTIONS = [
+    "never waits for the morning bus",
+    "was found behind the garden wall",
+    "asked us to bring three umbrellas",
+    "sings quietly in the kitchen",
+    "has moved to another town",
+    "could not remember the answer",
+    "left a letter on the table",
+    "makes a very strange noise",
+    "turned around and looked at the sea",
+    "is waiting by the open window",
+]
 SENTENCES = [f"{subject} {action}." for subject in SUBJECTS for action in ACTIONS]
 
 
@@ -55,44 +69,70 @@ class Speakers:
 
     def __init__(self, unpacked: Path):
         self.environment = dict(os.environ)
-        self.espeak, self.flite = shutil.which("espeak-ng"), shutil.which("flite")
-        if self.espeak is None or self.flite is None:
-            libraries = [str(folder) for pattern in ("usr/lib/*-linux-*", "lib/*-linux-*", "usr/lib/*-linux-*/pulseaudio")
-                         for folder in sorted(unpacked.absolute().glob(f"*/{pattern}"))]
-            self.environment["LD_LIBRARY_PATH"] = ":".join(libraries)
-        if self.espeak is None:
-            data = next(unpacked.absolute().glob("espeak-ng-data/usr/lib/*/espeak-ng-data"), None)
+        folder = unpacked.absolute()
+        espeak, flite = shutil.which("espeak-ng"), shutil.which("flite")
+        if espeak is None or flite is None:
+            places = ["usr/lib/*-linux-*", "lib/*-linux-*", "usr/lib/*-linux-*/pulseaudio"]
+            found = [str(path) for place in places for path in sorted(folder.glob(f"*/{place}"))]
+            self.environment["LD_LIBRARY_PATH"] = ":".join(found)
+        if espeak is None:
+            data = next(folder.glob("espeak-ng-data/usr/lib/*/espeak-ng-data"), None)
             self.environment["ESPEAK_DATA_PATH"] = str(data)
-        self.espeak = self._working(self.espeak or unpacked.absolute() / "espeak-ng/usr/bin/espeak-ng", "espeak-ng")
-        self.flite = self._working(self.flite or unpacked.absolute() / "flite/usr/bin/flite", "flite")
+        self.espeak = self._working(espeak or folder / "espeak-ng/usr/bin/espeak-ng", "--voices", "espeak-ng")
+        self.flite = self._working(flite or folder / "flite/usr/bin/flite", "-lv", "flite")
 
-    def _working(self, program, package: str) -> str | None:
+    def _working(self, program: str | Path, lists: str, package: str) -> str | None:
+        """The program, if it can list its voices."""
         try:
-            subprocess.run([program, "--version"], env=self.environment, capture_output=True, timeout=20)
-            lists = "--voices" if package == "espeak-ng" else "-lv"
-            subprocess.run([program, lists], env=self.environment, capture_output=True, timeout=20, check=True)
-            return str(program)
+            command = [program, lists]
+            subprocess.run(
+                command, env=self.environment, capture_output=True, timeout=20, check=True
+            )
         except (OSError, subprocess.SubprocessError):
-            print(f"  {package} does not start; try `apt-get install {package}`; skipped", flush=True)
+            advice = f"try `apt-get install {package}`"
+            print(f"  {package} does not start; {advice}; skipped", flush=True)
             return None
+        return str(program)
 
     def variants(self) -> list[str]:
         """Names of the English voice variants of espeak-ng."""
-        listing = subprocess.run([self.espeak, "--voices=variant"], env=self.environment,
-                                 capture_output=True, text=True).stdout
-        return sorted({line.split("!v/")[1].strip() for line in listing.splitlines() if "!v/" in line})
+        command = [str(self.espeak), "--voices=variant"]
+        listing = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        return sorted(
+            {line.split("!v/")[1].strip() for line in listing.stdout.splitlines() if "!v/" in line}
+        )
 
     def say(self, job: dict) -> np.ndarray | None:
         """Speak one job; float sound at 16 kHz, trimmed of silence, or None if it failed."""
         with tempfile.NamedTemporaryFile(suffix=".wav") as file:
             if job["program"] == "espeak":
-                command = [self.espeak, "-v", job["voice"], "-s", str(job["speed"]), "-p", str(job["pitch"]),
-                           "-w", file.name, job["text"]]
+                command = [
+                    self.espeak,
+                    "-v",
+                    job["voice"],
+                    "-s",
+                    str(job["speed"]),
+                    "-p",
+                    str(job["pitch"]),
+                    "-w",
+                    file.name,
+                    job["text"],
+                ]
             else:
-                command = [self.flite, "-voice", job["voice"], "--setf", f"duration_stretch={job['stretch']:.2f}",
-                           "-t", job["text"], file.name]
+                command = [
+                    self.flite,
+                    "-voice",
+                    job["voice"],
+                    "--setf",
+                    f"duration_stretch={job['stretch']:.2f}",
+                    "-t",
+                    job["text"],
+                    file.name,
+                ]
             try:
-                subprocess.run(command, env=self.environment, capture_output=True, timeout=30, check=True)
+                subprocess.run(
+                    command, env=self.environment, capture_output=True, timeout=30, check=True
+                )
                 with wave.open(file.name) as recording:
                     rate = recording.getframerate()
                     sound = np.frombuffer(recording.readframes(recording.getnframes()), np.int16)
@@ -106,11 +146,11 @@ class Speakers:
 def trim(sound: np.ndarray) -> np.ndarray | None:
     """Cut the silence at both ends; None if there is nothing to hear."""
     step = SAMPLE_RATE // 100
-    levels = np.sqrt((sound[:len(sound) // step * step].reshape(-1, step) ** 2).mean(axis=1))
+    levels = np.sqrt((sound[: len(sound) // step * step].reshape(-1, step) ** 2).mean(axis=1))
     if not len(levels) or levels.max() < 1e-3:
         return None
     loud = np.flatnonzero(levels > 0.03 * levels.max())
-    return sound[max(0, loud[0] - 1) * step:(loud[-1] + 2) * step]
+    return sound[max(0, loud[0] - 1) * step : (loud[-1] + 2) * step]
 
 
 def fit(sound: np.ndarray) -> np.ndarray | None:
@@ -144,15 +184,22 @@ def gather_speech(media: Path, unpacked: Path, digits: Path, sentences: Path) ->
 
 
 def _save(path: Path, sounds: list, notes: list[dict]) -> None:
-    kept = [(sound, note) for sound, note in zip(sounds, notes) if sound is not None]
+    kept = [(sound, note) for sound, note in zip(sounds, notes, strict=True) if sound is not None]
     # Every word at the same peak: the level is drawn anew for each clip.
     arrays = [np.round(sound / np.abs(sound).max() * 32000).astype(np.int16) for sound, _ in kept]
     save_pack(path, arrays, [note for _, note in kept])
 
 
-def _espeak(rng, voice: str, text: str, split: str, slowest: int, fastest: int, **more) -> dict:
-    return {"program": "espeak", "voice": voice, "text": text, "split": split,
-            "speed": int(rng.integers(slowest, fastest + 1)), "pitch": int(rng.integers(20, 81)), **more}
+def _espeak(rng, voice: str, text: str, split: str, speeds: tuple[int, int], **more) -> dict:
+    return {
+        "program": "espeak",
+        "voice": voice,
+        "text": text,
+        "split": split,
+        "speed": int(rng.integers(speeds[0], speeds[1] + 1)),
+        "pitch": int(rng.integers(20, 81)),
+        **more,
+    }
 
 
 def _espeak_digits(variants: list[str], rng: np.random.Generator) -> list[dict]:
@@ -160,16 +207,19 @@ def _espeak_digits(variants: list[str], rng: np.random.Generator) -> list[dict]:
     for variant in variants:
         split = "test" if variant in TEST_VARIANTS else "train"
         for digit in range(10):
+            note = {"digit": digit, "group": "espeak English"}
             for _ in range(RENDERINGS):
                 voice = f"{rng.choice(ACCENTS)}+{variant}"
-                jobs.append(_espeak(rng, voice, WORDS[digit], split, 130, 220, digit=digit, group="espeak English"))
+                jobs.append(_espeak(rng, voice, WORDS[digit], split, (130, 220), **note))
     train_variants = [variant for variant in variants if variant not in TEST_VARIANTS]
     for language in LANGUAGES:
         split = "test" if language in TEST_LANGUAGES else "train"
+        voices = TEST_VARIANTS if split == "test" else train_variants
         for digit in range(10):
+            note = {"digit": digit, "group": "espeak other languages"}
             for _ in range(LANGUAGE_RENDERINGS):
-                voice = f"{language}+{rng.choice(TEST_VARIANTS if split == 'test' else train_variants)}"
-                jobs.append(_espeak(rng, voice, str(digit), split, 160, 260, digit=digit, group="espeak other languages"))
+                voice = f"{language}+{rng.choice(voices)}"
+                jobs.append(_espeak(rng, voice, str(digit), split, (160, 260), **note))
     return jobs
 
 
@@ -177,17 +227,30 @@ def _espeak_sentences(variants: list[str], rng: np.random.Generator) -> list[dic
     jobs = []
     for number, sentence in enumerate(SENTENCES):
         # Sentences, too, are said by held-out voices in testing and by the others in training.
-        split = "test" if number % 10 == 0 else "train"
-        voices = [variant for variant in variants if (variant in TEST_VARIANTS) == (split == "test")]
+        test = number % 10 == 0
+        split = "test" if test else "train"
+        voices = [variant for variant in variants if (variant in TEST_VARIANTS) == test]
         for _ in range(SENTENCE_RENDERINGS):
-            jobs.append(_espeak(rng, f"{rng.choice(ACCENTS)}+{rng.choice(voices)}", sentence, split, 130, 220))
+            voice = f"{rng.choice(ACCENTS)}+{rng.choice(voices)}"
+            jobs.append(_espeak(rng, voice, sentence, split, (130, 220)))
     return jobs
 
 
 def _flite_digits(rng: np.random.Generator) -> list[dict]:
-    return [{"program": "flite", "voice": voice, "text": WORDS[digit], "split": split,
-             "stretch": rng.uniform(0.7, 1.25), "digit": digit, "group": "flite"}
-            for voice, split in FLITE_VOICES.items() for digit in range(10) for _ in range(FLITE_RENDERINGS)]
+    return [
+        {
+            "program": "flite",
+            "voice": voice,
+            "text": WORDS[digit],
+            "split": split,
+            "stretch": rng.uniform(0.7, 1.25),
+            "digit": digit,
+            "group": "flite",
+        }
+        for voice, split in FLITE_VOICES.items()
+        for digit in range(10)
+        for _ in range(FLITE_RENDERINGS)
+    ]
 
 
 def _recorded_digits(media: Path) -> list[tuple[np.ndarray | None, dict]]:
@@ -197,6 +260,6 @@ def _recorded_digits(media: Path) -> list[tuple[np.ndarray | None, dict]]:
         digit, language = file.stem.split("_", 1)
         test = language in TEST_RECORDED or language.startswith("ast_")
         sound = trim(decode_sound(file).astype(np.float32) / 32768)
-        found.append((sound, {"program": "recorded", "voice": language, "split": "test" if test else "train",
-                              "digit": int(digit), "group": "recorded"}))
+        note = {"program": "recorded", "voice": language, "split": "test" if test else "train"}
+        found.append((sound, {**note, "digit": int(digit), "group": "recorded"}))
     return found

@@ -40,12 +40,17 @@ def start_at_positions(module: MultimodalAutoencoder, clips: dict[str, Tensor]) 
     for name, io in grids.items():
         embed_principal_components(io, patches_of(io, clips[name], io.modality.patch))
         io.mask_token.zero_()
-    mark_modalities(grids)
+    others = [io for name, io in named_ends(module) if name not in grids]
+    mark_modalities(grids, others)
     codes, targets = place_latents(module, grids)
     read_own_blocks(module, grids, targets)
     keep_still(module)
     answer_from_own_latent(module, grids, codes)
     fit_outputs(module, grids, clips)
+
+
+def named_ends(module: MultimodalAutoencoder) -> list[tuple[str, ModalityIO]]:
+    return [(name, module.io(name)) for name in module.config.modalities]
 
 
 def patches_of(io: ModalityIO, values: Tensor, patch: tuple[int, ...]) -> Tensor:
@@ -67,22 +72,29 @@ def embed_principal_components(io: ModalityIO, x: Tensor) -> None:
     io.embed.bias.copy_(-io.embed.weight @ mean)
 
 
-def mark_modalities(grids: dict[str, ModalityIO]) -> None:
+def mark_modalities(grids: dict[str, ModalityIO], others: list[ModalityIO]) -> None:
     """Padding of +-1 with zero sum at the end: steadies a token's norm, tells the modalities apart."""
     mark = modality_mark(grids)
     for sign, io in zip((1.0, -1.0), grids.values(), strict=True):
         io.padding.copy_(alternating(len(io.padding)))
         io.padding[-len(mark) :] = sign * mark
         io.query_padding.normal_(std=0.5)
+    for io in others:
+        io.padding[-len(mark) :] = slow(mark)
 
 
 def modality_mark(grids: dict[str, ModalityIO]) -> Tensor:
-    """As many channels (an even number) as are padding at the end of the tokens of every grid."""
-    return alternating(min(len(io.padding) for io in grids.values()) // 2 * 2)
+    """As many channels (in fours) as are padding at the end of the tokens of every grid."""
+    return alternating(min(len(io.padding) for io in grids.values()) // 4 * 4)
 
 
 def alternating(n: int) -> Tensor:
     return 1.0 - 2.0 * (torch.arange(n) % 2)
+
+
+def slow(mark: Tensor) -> Tensor:
+    """A second mark, with nothing in common with the first: + + - - + + - - ..."""
+    return 1.0 - 2.0 * (torch.arange(len(mark)) // 2 % 2)
 
 
 def place_latents(
@@ -140,9 +152,11 @@ def read_own_blocks(
     content = max(io.modality.content_channels for io in grids.values())
     mark = modality_mark(grids)
 
-    # A key repeats the position channels and, in its last channel, the mark of the modality.
+    # A key repeats the position channels and, in its last two, the marks of the modalities.
+    place_channels = qk - 2
     key = torch.zeros(qk, config.input_channels)
-    key[: qk - 1, content : content + qk - 1] = torch.eye(qk - 1)
+    key[:place_channels, content : content + place_channels] = torch.eye(place_channels)
+    key[qk - 2, -len(mark) :] = slow(mark) / len(mark)
     key[qk - 1, -len(mark) :] = mark / len(mark)
     # A value repeats the content; the padding's sum takes back the mean that LayerNorm took away.
     value = torch.zeros(v, config.input_channels)
@@ -155,14 +169,14 @@ def read_own_blocks(
     row = 0
     for sign, (name, io) in zip((1.0, -1.0), grids.items(), strict=True):
         tokens = io.tokens(torch.full((1, *io.modality.value_shape), io.modality.mean))[0]
-        place = tokens[:, content : content + qk - 1]
+        place = tokens[:, content : content + place_channels]
         place = place - place.mean(1, keepdim=True)
         for tokens_here in targets[name]:
             for head in range(heads):
-                wanted[row, head, : qk - 1] = place[tokens_here[head * len(tokens_here) // heads]]
+                wanted[row, head, :place_channels] = place[tokens_here[head * len(tokens_here) // heads]]
                 wanted[row, head, qk - 1] = MARK * sign
             row += 1
-    # Sound has one dimension and more bands; both get the same gap between neighbours.
+    wanted[row, :, qk - 2] = MARK  # the first free latent reads a label that is given
     normed = torch.nn.functional.layer_norm(encoder.latents, encoder.latents.shape[1:])
     fit = torch.linalg.lstsq(normed, SHARPNESS * wanted.flatten(1), driver="gelsd").solution
     layer.query.weight.copy_(fit.T)
@@ -193,7 +207,7 @@ def answer_from_own_latent(
     layer.key.weight[: codes.shape[1], :WHERE] = decode_codes.T
     queries = torch.cat([io.queries() for io in grids.values()])
     own = codes[: len(queries)]
-    others = [io for io in module.modalities.values() if io not in grids.values()]
+    others = [io for name, io in named_ends(module) if name not in grids]
     if others:  # classes ask all the latents that belong to nobody
         for io in others:
             io.query.normal_()

@@ -38,6 +38,7 @@ class Settings:
     weight_decay: float = 0.01
     clip: float = 1.0  # norm of the gradient
     average: float = 0.999  # of the weights that are kept and scored
+    digits: float = 0.5  # share of labelled clips in a batch
     # Shares of the examples in which a modality is masked. The label's is the paper's.
     mask_label: float = 0.5
     mask_image: float = 0.15
@@ -47,7 +48,7 @@ class Settings:
     decode_audio: float = 0.5
     image_weight: float = 1.0
     audio_weight: float = 0.5
-    label_weight: float = 10.0
+    label_weight: float = 50.0
     start_clips: int = 512
     seed: int = 0
     checkpoint_every: int = 100
@@ -113,8 +114,8 @@ def groups(module: MultimodalAutoencoder, settings: Settings) -> list[dict[str, 
     for name, parameter in module.named_parameters():
         size = parameter.detach().square().mean().sqrt().item()
         if "self_attends" in name or "mlp" in name:
-            # Turned down by the start so as to be found out by training: as if full size.
-            size = max(size, parameter.shape[-1] ** -0.5)
+            # Turned down by the start so as to be found out by training: as if half its usual size.
+            size = max(size, 0.5 * parameter.shape[-1] ** -0.5)
         relative = settings.relative_rate * size if size else settings.rate
         matrix = parameter.dim() == 2 and name != "encoder.latents"
         found.append(
@@ -173,7 +174,7 @@ def main() -> None:
         for group in optimiser.param_groups:
             group["lr"] = rate * group["peak"]
         generator = torch.Generator().manual_seed(settings.seed * 2**32 + step)
-        batch = train.random(settings.batch, settings.seed, step)
+        batch = train.random(settings.batch, settings.seed, step, settings.digits)
         with torch.autocast(device.type, torch.bfloat16):
             found = losses(module, batch, settings, generator)
         weights = {"image": settings.image_weight, "audio": settings.audio_weight}

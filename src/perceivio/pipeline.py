@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -147,7 +147,7 @@ def read(
 
 def write(
     path: str | os.PathLike[str],
-    outputs: dict[str, Tensor] | Iterable[tuple[Window, Mapping[str, Tensor]]],
+    outputs: Mapping[str, Tensor] | Iterable[tuple[Window, Mapping[str, Tensor]]],
     model: str | Config | Autoencoder = "small",
     *,
     overlap: int = 0,
@@ -162,11 +162,11 @@ def write(
     it exists and `overwrite` is not set, or cannot be written.
     """
     clip = clip_format(_config(model))
-    if isinstance(outputs, dict):
-        parts = {k: v for k, v in outputs.items() if k in (clip.image_name, clip.audio_name)}
-        whole = Window(0, 0.0, float(clip.seconds), parts, clip.frames, clip.samples)
-        outputs = [(whole, outputs)]
-    pairs = iter(outputs)
+    if isinstance(outputs, Mapping):
+        whole = Window(0, 0.0, float(clip.seconds), {}, clip.frames, clip.samples)
+        pairs = iter([(whole, cast("Mapping[str, Tensor]", outputs))])
+    else:
+        pairs = iter(outputs)
     first = next(pairs, None)
     if first is None:
         raise PerceivioError(f"{path}: there was nothing to write")

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import names, pickles
+from . import names, pickles, published
 from .config import PRESETS, Config
 from .errors import PerceivioError
 from .model import MultimodalAutoencoder
@@ -91,7 +91,7 @@ def save_huggingface(
     as `save_module` does. Their configuration has no place for the media's rates: the folder
     reads back as 25 frames a second.
     """
-    plain = names.config_to_huggingface(module.config)
+    plain = published.config_to_huggingface(module.config)
     ours = {k: p.detach().to("cpu", torch.float32) for k, p in module.named_parameters()}
     tensors = names.to_theirs(names.huggingface(module.config.self_attends), ours)
     return _write_folder(folder, plain, tensors, overwrite)
@@ -235,7 +235,7 @@ def _read_folder(folder: Path) -> tuple[Config, list[Row] | None, Stored]:
         config = (
             Config.from_dict(plain.get("config", {}))
             if ours
-            else names.config_from_huggingface(plain)
+            else published.config_from_huggingface(plain)
         )
     stored = _read_weights(folder)
     if config.self_attends > len(stored.shapes):
@@ -261,7 +261,7 @@ def _read_file(path: Path) -> tuple[Config, list[Row] | None, Stored]:
         lambda name: torch.from_numpy(arrays[name].astype(arrays[name].dtype.newbyteorder("="))),
     )
     with _told(path):
-        config = names.config_from_deepmind(stored.shapes)
+        config = published.config_from_deepmind(stored.shapes)
     return config, names.deepmind(config.self_attends), stored
 
 
@@ -396,5 +396,6 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise WeightsError(f"{folder} is a file, and a model is written as a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise WeightsError(
-            f"{folder} has files already; add --overwrite (in Python overwrite=True) or choose another folder"
+            f"{folder} has files already; add --overwrite (in Python overwrite=True) "
+            "or choose another folder"
         )
