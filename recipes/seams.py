@@ -27,7 +27,7 @@ FILES = ["assets/bbb_scene.mp4", "assets/hello.avi", "assets/band.3gp"]
 def errors(model, path: str, overlap: int, seconds: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Errors of the rejoined stream: picture (n, 3, H, W), sound (m,)."""
     clip = clip_format(model.config)
-    streams: list[list[torch.Tensor]] = [[], []]
+    streams: list[list[tuple]] = [[], []]
     both = Rejoin(clip, overlap), Rejoin(clip, overlap)
     for window in perceivio.read(path, model, duration=seconds, overlap=overlap):
         got = model.reconstruct(window.inputs)

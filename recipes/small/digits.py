@@ -13,6 +13,7 @@ from .pack import Pack
 from .photos import Photos, gradient
 from .sounds import Sounds, at_level
 
+AFFINE, BICUBIC = Image.Transform.AFFINE, Image.Resampling.BICUBIC
 TEST_IMAGES = 100  # of each digit, the last ones (the file is sorted by digit)
 SMALLEST, LARGEST = 16, 56  # side of the drawn digit, pixels
 # White on black, coloured on plain, over pictures, over noise or gradient.
@@ -23,18 +24,25 @@ WITH_BACKGROUND = 0.3  # share of clips with a sound under the voice
 GROUPS = {"espeak English": 0.45, "flite": 0.2, "espeak other languages": 0.2, "recorded": 0.15}
 
 
+def load_images(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Handwritten digits (n, 28, 28) and their labels; none where there is no such file."""
+    if not path.exists():
+        return np.zeros((0, 28, 28), np.uint8), np.zeros(0, np.uint8)
+    with np.load(path) as data:
+        images, labels = sorted((data[key] for key in data.files), key=lambda array: -array.ndim)
+    return images.reshape(-1, 28, 28), labels
+
+
 class Digits:
     """Images and voices of one side of the split, with pictures and sounds to put under them."""
 
     def __init__(
         self, images: Path, spoken: Path, films: Films, photos: Photos, sounds: Sounds, split: str
     ):
-        data = np.load(images)
-        keys = sorted(data.files, key=lambda key: -data[key].ndim)  # the images, then the labels
-        images, labels = data[keys[0]].reshape(-1, 28, 28), data[keys[1]]
+        all_images, labels = load_images(images)
         part = slice(-TEST_IMAGES, None) if split == "test" else slice(None, -TEST_IMAGES)
         chosen = np.concatenate([np.flatnonzero(labels == digit)[part] for digit in range(10)])
-        self.images, self.labels = images[chosen], labels[chosen]
+        self.images, self.labels = all_images[chosen], labels[chosen]
         self.films, self.photos, self.sounds = films, photos, sounds
         self.spoken = Pack(spoken)
         self.voices = {
@@ -71,9 +79,9 @@ class Digits:
         centre = low + span - np.abs(np.mod(path, 2 * span) - span)
         angle, shear = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(-0.2, 0.2)
         turn = np.deg2rad(rng.normal(0, 5)) * (time - 0.5) if chance(rng, 0.3) else np.zeros(FRAMES)
-        # Bring the digit (with an empty rim) to its largest size once, antialiased; then only move it.
+        # Bring the digit (with an empty rim) to its largest size once, antialiased; then move it.
         side = round(size.max() * 32 / 28)
-        drawn = Image.fromarray(np.pad(image, 2)).resize((side, side), Image.Resampling.BICUBIC)
+        drawn = Image.fromarray(np.pad(image, 2)).resize((side, side), BICUBIC)
         out = np.empty((FRAMES, SIDE, SIDE), np.float32)
         for i in range(FRAMES):
             scale = size.max() / size[i]
@@ -81,9 +89,8 @@ class Digits:
             a, b, c, d = cosine + shear * sine, -sine + shear * cosine, sine, cosine
             x, y = centre[i]
             matrix = (a, b, side / 2 - a * x - b * y, c, d, side / 2 - c * x - d * y)
-            out[i] = drawn.transform(
-                (SIDE, SIDE), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
-            )
+            moved = drawn.transform((SIDE, SIDE), AFFINE, matrix, BICUBIC)
+            out[i] = np.asarray(moved)
         return out / 255
 
     def _paint(self, mask: np.ndarray, style: int, rng: np.random.Generator) -> np.ndarray:
@@ -95,19 +102,20 @@ class Digits:
         elif style == 2:
             # Films of the test side are few: they are kept for their own clips.
             film = not self.test and chance(rng, 0.5)
-            ground = self.films.clip(rng)[0] if film else self.photos.background(rng)
+            ground = (
+                self.films.clip(rng)[0]
+                if film and self.films.frames
+                else self.photos.background(rng)
+            )
             ground, colour = ground * rng.uniform(0.2, 0.6), rng.uniform(190, 255, 3)
         else:
             if chance(rng, 0.5):
                 ground = np.asarray(gradient(rng, SIDE, SIDE), np.float32)
             else:
-                coarse = rng.integers(
-                    0, 256, (int(rng.integers(3, 17)),) * 2 + (3,), dtype=np.uint8
-                )
-                ground = np.asarray(
-                    Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC),
-                    np.float32,
-                )
+                cells = int(rng.integers(3, 17))
+                coarse = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+                smooth = Image.fromarray(coarse).resize((SIDE, SIDE), BICUBIC)
+                ground = np.asarray(smooth, np.float32)
             dark = chance(rng, 0.5)
             ground = ground * 0.45 if dark else 140 + ground * 0.45
             ground = ground + rng.normal(0, rng.uniform(0, 12), (FRAMES, SIDE, SIDE, 1))
@@ -150,5 +158,5 @@ def _compress(video: np.ndarray, quality: int) -> np.ndarray:
     for i, frame in enumerate(video):
         buffer = io.BytesIO()
         Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
-        out[i] = Image.open(buffer)
+        out[i] = np.asarray(Image.open(buffer))
     return out

@@ -125,7 +125,11 @@ class Films:
             start = int(rng.integers(0, len(frames) - int(FRAMES * speed)))
             picked = start + np.floor(np.arange(FRAMES) * speed).astype(int)
             video = self._crop(frames, picked, rng)
-            if tries == TRIES or allow_dark or (video.max(axis=-1) > DARK_LEVEL).mean() > DARK_SHARE:
+            if (
+                tries == TRIES
+                or allow_dark
+                or (video.max(axis=-1) > DARK_LEVEL).mean() > DARK_SHARE
+            ):
                 break
         if not self.test and chance(rng, 0.5):
             video = video[:, :, ::-1]

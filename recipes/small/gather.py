@@ -1,12 +1,14 @@
 """Gather the bank of clips that the `small` weights are trained and tested on.
 
-    python -m recipes.small.gather --media ../shared/data --work .data/small
+    python -m recipes.small.gather [--work .data/small] [--media FOLDER]
 
 Fetches the outside material, decodes it once, and writes `train` and `test` folders of
 memory-mappable arrays: video.npy (n, 16, 64, 64, 3) uint8, audio.npy (n, 10240) int16,
 label.npy (n,) int8 (the digit, or -1), source.npy (n,) int16 with sources.json. Rows are
 in random order. Every clip has a random generator of its own, keyed by (seed, side, row),
 so a second run makes the same bank. SOURCES.md tells where everything is from.
+Needs the network once, and Debian or a relative of it (apt-get and dpkg, no administrator's
+rights), pip and npm; what cannot be had is left out.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from .common import FRAMES, SAMPLES, SIDE, chance
 from .digits import GROUPS, Digits
 from .fetch import fetch_all
 from .films import FILMS, Films, decode_films
+from .media import build_media
 from .photos import GCOMPRIS, MATE, TUXPAINT, Photos, gather_photos
 from .sounds import Sounds, at_level, gather_sounds
 from .speech import gather_speech
@@ -31,32 +34,21 @@ BLOCK = 200  # rows a task
 KINDS = ["film", "photo", "digit"]
 COUNTS = {"train": [12_000, 9_000, 9_000], "test": [350, 350, 500]}
 OWN_SOUND = 0.75  # share of film clips that keep their own sound
-SOURCES = (
-    [
-        {"name": name, "kind": "film", "licence": licence}
-        for name, licence in dict((film[1], film[4]) for film in FILMS).items()
-    ]
-    + [
-        {"name": TUXPAINT, "kind": "photo", "licence": "GPL-2"},
-        {
-            "name": GCOMPRIS,
-            "kind": "photo",
-            "licence": "CC0, CC-BY, CC-BY-SA, public domain (see the package)",
-        },
-        {"name": MATE, "kind": "photo", "licence": "GPL-2+, CC-BY-SA 4.0 (see the package)"},
-    ]
-    + [
-        {
-            "name": f"MNIST digit, voice: {group}",
-            "kind": "digit",
-            "licence": "images MIT; voices see SOURCES.md",
-        }
-        for group in [*GROUPS, "no voice"]
-    ]
-)
-SOURCE_INDEX = {
-    source["name"].removeprefix("MNIST digit, voice: "): i for i, source in enumerate(SOURCES)
+VOICE = "MNIST digit, voice: "
+PACKAGES = {
+    TUXPAINT: "GPL-2",
+    GCOMPRIS: "CC0, CC-BY, CC-BY-SA, public domain (see the package)",
+    MATE: "GPL-2+, CC-BY-SA 4.0 (see the package)",
 }
+VOICES = {VOICE + group: "images MIT; voices see SOURCES.md" for group in (*GROUPS, "no voice")}
+SOURCES = [
+    {"name": name, "kind": kind, "licence": licence}
+    for kind, about in zip(
+        KINDS, ({film[1]: film[4] for film in FILMS}, PACKAGES, VOICES), strict=True
+    )
+    for name, licence in about.items()
+]
+SOURCE_INDEX = {source["name"].removeprefix(VOICE): i for i, source in enumerate(SOURCES)}
 
 
 class Studio:
@@ -66,14 +58,17 @@ class Studio:
         self.films = Films(work / "films", split)
         self.photos = Photos(work / "photos", split)
         self.sounds = Sounds(work / "sounds", work / "sentences", split)
-        self.digits = Digits(
-            media / "digits/mnist_images.npz",
-            work / "spoken",
-            self.films,
-            self.photos,
-            self.sounds,
-            split,
-        )
+        images = media / "digits/mnist_images.npz"
+        others = self.films, self.photos, self.sounds
+        self.digits = Digits(images, work / "spoken", *others, split)
+
+    def lacks(self, kind: str) -> bool:
+        """Whether there is nothing at hand to make such clips from."""
+        if kind == "film":
+            return not self.films.frames
+        if kind == "photo":
+            return not (self.photos.photos and self.photos.stamps)
+        return not len(self.digits.images)
 
     def clip(self, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Video, sound (int16), label and source of one clip."""
@@ -105,14 +100,21 @@ def make_block(task: tuple) -> int:
     for row in range(first, last):
         rng = np.random.default_rng((SEED, split == "test", row))
         clip = studio.clip(KINDS[kinds[row]], rng)
-        for array, value in zip(arrays.values(), clip):
+        for array, value in zip(arrays.values(), clip, strict=True):
             array[row] = value
     return last - first
 
 
 def make_side(media: Path, work: Path, split: str, counts: list[int]) -> None:
     """Write one side of the bank."""
+    studio = Studio(media, work, split)
+    for i, kind in enumerate(KINDS):
+        if studio.lacks(kind):
+            print(f"  {split}: nothing to make a {kind} clip from, none are made", flush=True)
+            counts[i] = 0
     out, total = work / split, sum(counts)
+    if not total:
+        raise SystemExit("no material could be had: see the notes above")
     out.mkdir(parents=True, exist_ok=True)
     for name, shape, kind in (
         ("video", (FRAMES, SIDE, SIDE, 3), np.uint8),
@@ -120,14 +122,12 @@ def make_side(media: Path, work: Path, split: str, counts: list[int]) -> None:
         ("label", (), np.int8),
         ("source", (), np.int16),
     ):
-        np.lib.format.open_memmap(
-            out / f"{name}.npy", mode="w+", dtype=kind, shape=(total, *shape)
-        ).flush()
+        shape = (total, *shape)
+        np.lib.format.open_memmap(out / f"{name}.npy", "w+", dtype=kind, shape=shape).flush()
     (out / "sources.json").write_text(json.dumps(dict(enumerate(SOURCES)), indent=1))
     # Kinds in random order: any contiguous slice of the bank is a fair sample.
-    kinds = np.random.default_rng((SEED, split == "test")).permutation(
-        np.repeat(np.arange(3), counts)
-    )
+    rng = np.random.default_rng((SEED, split == "test"))
+    kinds = rng.permutation(np.repeat(np.arange(3), counts))
     tasks = [
         (media, work, out, split, kinds, first, min(first + BLOCK, total))
         for first in range(0, total, BLOCK)
@@ -137,24 +137,19 @@ def make_side(media: Path, work: Path, split: str, counts: list[int]) -> None:
         for made in pool.imap_unordered(make_block, tasks):
             done += made
             if done % 2000 < BLOCK or done == total:
-                print(
-                    f"  {split}: {done} of {total} clips, {time.time() - start:.0f} s", flush=True
-                )
+                spent = f"{time.time() - start:.0f} s"
+                print(f"  {split}: {done} of {total} clips, {spent}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--media", type=Path, default=Path("../shared/data"), help="folder with clips and digits"
-    )
-    parser.add_argument(
-        "--work", type=Path, default=Path(".data/small"), help="folder for downloads and the bank"
-    )
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="size of the bank, for a short trial: 0.02"
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--media", type=Path, help="folder with clips and digits; else fetched")
+    parser.add_argument("--work", type=Path, default=Path(".data/small"), help="folder for all")
+    parser.add_argument("--scale", type=float, default=1.0, help="size; for a short trial: 0.02")
     arguments = parser.parse_args()
     media, work = arguments.media, arguments.work
+    if media and not media.is_dir():
+        parser.error(f"{media}: no such folder")
     start = time.time()
 
     def step(name: str, action, *parameters):
@@ -162,6 +157,7 @@ def main() -> None:
         return action(*parameters)
 
     unpacked = step("fetch packages", fetch_all, work)
+    media = media or step("fetch clips and digits", build_media, work)
     step("decode films", decode_films, media, unpacked, work / "films")
     step("gather photographs", gather_photos, unpacked, work / "photos")
     step("make speech", gather_speech, media, unpacked, work / "spoken", work / "sentences")

@@ -14,7 +14,9 @@ def save_pack(path: Path, arrays: list[np.ndarray], notes: list[dict]) -> None:
     """Write the arrays one after the other, then the table (last, as sign of completeness)."""
     flat = np.concatenate([array.reshape(-1) for array in arrays] or [np.zeros(0, np.int16)])
     np.save(path.with_suffix(".npy"), flat)
-    table = [{"shape": list(array.shape), **note} for array, note in zip(arrays, notes, strict=True)]
+    table = [
+        {"shape": list(array.shape), **note} for array, note in zip(arrays, notes, strict=True)
+    ]
     path.with_suffix(".json").write_text(json.dumps(table))
 
 

@@ -33,7 +33,7 @@ GCOMPRIS_PHOTOS = [
     "louis-braille",
     "solar_system",
 ]
-BICUBIC = Image.Resampling.BICUBIC
+AFFINE, BICUBIC = Image.Transform.AFFINE, Image.Resampling.BICUBIC
 
 
 def carve(resource: Path, magic: bytes) -> list[bytes]:
@@ -124,10 +124,8 @@ def pan(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
     view = view * min(1.0, (0.98 * short / (view * spread)).min())
     half = view * spread / 2
     # The path of the centre; where the view would leave the picture it slides along the edge.
-    direction, travel = (
-        rng.uniform(0, 2 * np.pi),
-        0 if still else abs(rng.normal(0, 0.35)) * view.mean(),
-    )
+    direction = rng.uniform(0, 2 * np.pi)
+    travel = 0 if still else abs(rng.normal(0, 0.35)) * view.mean()
     x = rng.uniform(0, picture.width) + travel * np.cos(direction) * (time - 0.5)
     y = rng.uniform(0, picture.height) + travel * np.sin(direction) * (time - 0.5)
     x, y = np.clip(x, half, picture.width - half), np.clip(y, half, picture.height - half)
@@ -139,12 +137,8 @@ def pan(picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
         picture = picture.resize(size, BICUBIC)
     out = np.empty((FRAMES, SIDE, SIDE, 3), np.uint8)
     for i in range(FRAMES):
-        out[i] = picture.transform(
-            (SIDE, SIDE),
-            Image.Transform.AFFINE,
-            _affine(x[i], y[i], view[i] / SIDE, angle[i], SIDE / 2, SIDE / 2),
-            BICUBIC,
-        )
+        seen = _affine(x[i], y[i], view[i] / SIDE, angle[i], SIDE / 2, SIDE / 2)
+        out[i] = np.asarray(picture.transform((SIDE, SIDE), AFFINE, seen, BICUBIC))
     return out
 
 
@@ -227,18 +221,16 @@ class Photos:
             video = pan(picture, rng)
         else:  # a stamp that moves over a photograph or a plain ground
             if chance(rng, 0.75):
-                video, package = self._open(self.photos, rng)
-                video = pan(video, rng)
+                picture, package = self._open(self.photos, rng)
+                video = pan(picture, rng)
             else:
-                video, package = (
-                    np.stack([np.asarray(gradient(rng, SIDE, SIDE))] * FRAMES),
-                    TUXPAINT,
-                )
+                ground = np.asarray(gradient(rng, SIDE, SIDE))
+                video, package = np.stack([ground] * FRAMES), TUXPAINT
             stamp, _ = self._open(self.stamps, rng)
             for i, layer in enumerate(moving_layer(stamp, rng.uniform(20, 60), rng)):
                 frame = Image.fromarray(video[i])
                 frame.paste(layer, (0, 0), layer)
-                video[i] = frame
+                video[i] = np.asarray(frame)
         if chance(rng, 0.3):
             video = jitter_colours(video, rng)
         return video, package

@@ -70,7 +70,7 @@ def score(module: MultimodalAutoencoder, bank: Bank) -> dict[str, dict[str, floa
         name: {
             **{key: float(np.nanmean(values)) for key, values in found.items()},
             "gain_min": float(np.min(found["gain"])),
-            "snr_min": float(np.nanmin(found["snr"])) if not all(np.isnan(found["snr"])) else np.nan,
+            "snr_min": float(np.fmin.reduce(found["snr"])),  # nan where all are
             "clips": len(found["gain"]),
         }
         for name, found in sorted(rows.items())

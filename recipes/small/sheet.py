@@ -38,9 +38,8 @@ def main() -> None:
         for place, row in enumerate(rows[: ROWS * COLUMNS]):
             left = (k * COLUMNS + place // ROWS) * (len(SHOWN) * CELL + 8)
             top = place % ROWS * (CELL + 12)
-            draw.text(
-                (left, top), f"{row} {sources[str(source[row])]['name'][-30:]}, label {label[row]}"
-            )
+            name = sources[str(source[row])]["name"][-30:]
+            draw.text((left, top), f"{row} {name}, label {label[row]}")
             for number, frame in enumerate(SHOWN):
                 sheet.paste(Image.fromarray(video[row, frame]), (left + number * CELL, top + 12))
         some = rows[:500]
@@ -50,10 +49,12 @@ def main() -> None:
         power = np.abs(np.fft.rfft(sound, axis=1)) ** 2
         below = power[:, : power.shape[1] // 8].sum() / power.sum()
         change = np.abs(np.diff(pixels, axis=1)).mean(axis=(1, 2, 3, 4))
+        dark = (pixels.max(axis=(1, 2, 3, 4)) < 40).mean()
+        levels = np.round(np.percentile(level, [5, 50, 95]), 4)
         print(
-            f"{kind}: mean pixel {pixels.mean():.0f}, dark clips {(pixels.max(axis=(1, 2, 3, 4)) < 40).mean():.1%}, "
+            f"{kind}: mean pixel {pixels.mean():.0f}, dark clips {dark:.1%}, "
             f"change a frame {np.median(change):.2f} (still: {(change < 0.01).mean():.0%}); "
-            f"level 5/50/95% {np.round(np.percentile(level, [5, 50, 95]), 4)}, silent {(level < 1e-3).mean():.1%}, "
+            f"level 5/50/95% {levels}, silent {(level < 1e-3).mean():.1%}, "
             f"clipped {(np.abs(sound) > 0.999).mean():.3%}, power below 1 kHz {below:.0%}"
         )
     sheet.save(arguments.work / "sheet.png")

@@ -3,8 +3,8 @@
 from multiprocessing import Pool
 from pathlib import Path
 
-import av
 import numpy as np
+from av.error import FFmpegError
 
 from .common import SAMPLE_RATE, SAMPLES, chance, held_out, log_uniform
 from .films import FILMS, decode_sound
@@ -84,7 +84,7 @@ def gather_sounds(unpacked: Path, films: Path, path: Path) -> None:
 def _decode(file: Path) -> np.ndarray | None:
     try:
         sound = decode_sound(file, LONGEST)[: int(LONGEST * SAMPLE_RATE)]
-    except (av.error.FFmpegError, ValueError, IndexError):
+    except (FFmpegError, ValueError, IndexError):
         return None
     return sound if len(sound) > 400 and np.abs(sound).max() > 100 else None
 

@@ -78,7 +78,9 @@ class Speakers:
         if espeak is None:
             data = next(folder.glob("espeak-ng-data/usr/lib/*/espeak-ng-data"), None)
             self.environment["ESPEAK_DATA_PATH"] = str(data)
-        self.espeak = self._working(espeak or folder / "espeak-ng/usr/bin/espeak-ng", "--voices", "espeak-ng")
+        self.espeak = self._working(
+            espeak or folder / "espeak-ng/usr/bin/espeak-ng", "--voices", "espeak-ng"
+        )
         self.flite = self._working(flite or folder / "flite/usr/bin/flite", "-lv", "flite")
 
     def _working(self, program: str | Path, lists: str, package: str) -> str | None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from perceivio.config import Modality
+from perceivio.layers import SelfAttend
 from perceivio.modalities import ModalityIO, patches
 from perceivio.model import MultimodalAutoencoder
 
@@ -73,7 +74,7 @@ def embed_principal_components(io: ModalityIO, x: Tensor) -> None:
 
 
 def mark_modalities(grids: dict[str, ModalityIO], others: list[ModalityIO]) -> None:
-    """Padding of +-1 with zero sum at the end: steadies a token's norm, tells the modalities apart."""
+    """Padding of +-1 with zero sum at the end: steadies a token's norm, tells modalities apart."""
     mark = modality_mark(grids)
     for sign, io in zip((1.0, -1.0), grids.values(), strict=True):
         io.padding.copy_(alternating(len(io.padding)))
@@ -173,7 +174,8 @@ def read_own_blocks(
         place = place - place.mean(1, keepdim=True)
         for tokens_here in targets[name]:
             for head in range(heads):
-                wanted[row, head, :place_channels] = place[tokens_here[head * len(tokens_here) // heads]]
+                token = tokens_here[head * len(tokens_here) // heads]
+                wanted[row, head, :place_channels] = place[token]
                 wanted[row, head, qk - 1] = MARK * sign
             row += 1
     wanted[row, :, qk - 2] = MARK  # the first free latent reads a label that is given
@@ -189,6 +191,7 @@ def keep_still(module: MultimodalAutoencoder) -> None:
     """Self-attends and MLPs start a tenth as strong as usual, so that content passes through."""
     encoder = module.encoder
     for layer in encoder.self_attends:
+        assert isinstance(layer, SelfAttend)
         layer.attention.output.weight.mul_(0.1)
         layer.mlp.narrow.weight.mul_(0.1)
     encoder.cross_attend.mlp.narrow.weight.mul_(0.1)

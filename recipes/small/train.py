@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perceivio.config import preset
-from perceivio.model import MultimodalAutoencoder
 from perceivio.modalities import patches
+from perceivio.model import MultimodalAutoencoder
 from recipes.small.bank import Bank, Batch
 from recipes.small.score import score, table
 from recipes.small.start import start_at_positions
@@ -188,9 +188,9 @@ def main() -> None:
         optimiser.step()
         keep = min(settings.average, (step + 1) / (step + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(average.parameters()), list(module.parameters()), 1 - keep
-            )
+            kept: list[Tensor] = list(average.parameters())
+            new: list[Tensor] = list(module.parameters())
+            torch._foreach_lerp_(kept, new, 1 - keep)  # pyright: ignore[reportPrivateImportUsage]
         step, used = step + 1, time.monotonic() - began
         for name, value in found.items():
             running[name] = 0.98 * running.get(name, value.item()) + 0.02 * value.item()
