@@ -31,6 +31,8 @@ CONTENT = 0.02  # energy of embedded content, a channel: far below that of posit
 AMPLIFY = 2.0  # of that content, on its way into the latents
 SHARPNESS = 12.0  # of the encoder's first look: neighbours are left next to nothing
 MARK = 25.0  # score, before sharpening, that keeps latents off the tokens of other modalities
+STILL = 0.5  # strength of self-attends and MLPs, of their usual
+NEIGHBOUR_GAP = 12.0  # score that separates a neighbour from a latent with nothing in common
 DECODE_GAP = 24.0  # score that separates a query's own latent from a latent with nothing in common
 
 
@@ -45,9 +47,9 @@ def start_at_positions(module: MultimodalAutoencoder, clips: dict[str, Tensor]) 
     mark_modalities(grids, others)
     codes, targets = place_latents(module, grids)
     read_own_blocks(module, grids, targets)
-    keep_still(module)
+    look_around(module, grids, codes)
     answer_from_own_latent(module, grids, codes)
-    fit_outputs(module, grids, clips)
+    fit_outputs(module, clips)
 
 
 def named_ends(module: MultimodalAutoencoder) -> list[tuple[str, ModalityIO]]:
@@ -187,15 +189,47 @@ def read_own_blocks(
     layer.output.weight[WHERE : WHERE + heads * v] = torch.eye(heads * v)
 
 
-def keep_still(module: MultimodalAutoencoder) -> None:
-    """Self-attends and MLPs start a tenth as strong as usual, so that content passes through."""
+def look_around(module: MultimodalAutoencoder, grids: dict[str, ModalityIO], codes: Tensor) -> None:
+    """Self-attends: each head but the last looks at one neighbour, the last at everything; latents
+    that belong to nobody look at everything with all heads. Turned down, with the MLPs, so that
+    content passes through nearly unchanged.
+    """
     encoder = module.encoder
+    read_code = torch.linalg.lstsq(encoder.latents[:, :WHERE], codes, driver="gelsd").solution
     for layer in encoder.self_attends:
         assert isinstance(layer, SelfAttend)
-        layer.attention.output.weight.mul_(0.1)
-        layer.mlp.narrow.weight.mul_(0.1)
-    encoder.cross_attend.mlp.narrow.weight.mul_(0.1)
-    module.decoder.cross_attend.mlp.narrow.weight.mul_(0.1)
+        attention = layer.attention
+        channels = attention.key.out_features // attention.heads
+        attention.query.weight.zero_()
+        attention.key.weight.zero_()
+        for head in range(attention.heads):
+            rows = slice(head * channels, head * channels + codes.shape[1])
+            attention.key.weight[rows, :WHERE] = read_code.T
+            if head < attention.heads - 1:
+                sharpness = NEIGHBOUR_GAP * channels**0.5
+                neighbour = shift(grids, codes.shape[1], head)
+                attention.query.weight[rows, :WHERE] = sharpness * neighbour @ read_code.T
+        attention.output.weight.mul_(STILL)
+        layer.mlp.narrow.weight.mul_(STILL)
+    encoder.cross_attend.mlp.narrow.weight.mul_(STILL)
+    module.decoder.cross_attend.mlp.narrow.weight.mul_(STILL)
+
+
+def shift(grids: dict[str, ModalityIO], channels: int, head: int) -> Tensor:
+    """(channels, channels) from the code of a latent to that of its neighbour: heads go through
+    the last dimension of a grid first, one step back, one on, then the dimension before it."""
+    matrix = torch.zeros(channels, channels)
+    column = 0
+    for io in grids.values():
+        sizes = io.modality.query_grid
+        axis, step = (len(sizes) - 1 - head // 2) % len(sizes), (head % 2) * 2 - 1
+        for i, size in enumerate(sizes):
+            offset = step if i == axis else 0
+            matrix[column : column + size, column : column + size] = torch.diag(
+                torch.ones(size - abs(offset)), -offset
+            )
+            column += size
+    return matrix
 
 
 def answer_from_own_latent(
@@ -226,12 +260,12 @@ def answer_from_own_latent(
         linear.weight.copy_(torch.eye(*linear.weight.shape))
 
 
-def fit_outputs(
-    module: MultimodalAutoencoder, grids: dict[str, ModalityIO], clips: dict[str, Tensor]
-) -> None:
+@torch.no_grad()
+def fit_outputs(module: MultimodalAutoencoder, clips: dict[str, Tensor]) -> None:
     """Output maps: ridge regression from what the decoder answers to what it should have."""
     latents = module.encode(clips)
-    for name, io in grids.items():
+    for name in clips:
+        io = module.io(name)
         queries = io.queries().expand(len(latents), -1, -1)
         answers = module.decoder(queries, latents).flatten(0, 1).double()
         wanted = patches_of(io, clips[name], io.modality.output_patch).double()
@@ -242,5 +276,3 @@ def fit_outputs(
         weight = torch.linalg.solve(gram, x.T @ y).T
         io.output.weight.copy_(weight)
         io.output.bias.copy_(mean_out - weight @ mean_in)
-    label = module.io("label")
-    label.output.weight.zero_()

@@ -2,6 +2,7 @@
 
     python -m recipes.small.train [--minutes 90] [--work .data/small]
 
+Starts from the weights that are given, else from what `classes` has learned, else from `start`.
 Runs on the processor (bfloat16 products) or on a GPU where there is one. Writes a checkpoint
 every few hundred steps; run again, it goes on from there. The rate of learning falls with the
 share of the time that is used up, so a longer run is a better one.
@@ -23,18 +24,19 @@ from torch import Tensor
 from perceivio.config import preset
 from perceivio.modalities import patches
 from perceivio.model import MultimodalAutoencoder
+from perceivio.weights import load_module, save_module
 from recipes.small.bank import Bank, Batch
 from recipes.small.score import score, table
-from recipes.small.start import start_at_positions
+from recipes.small.start import fit_outputs, start_at_positions
 
 
 @dataclass(frozen=True)
 class Settings:
     minutes: float = 90.0
-    batch: int = 64
+    batch: int = 32
     rate: float = 3e-4  # of learning, at most
     relative_rate: float = 4e-3  # of learning, at most, in units of a parameter's initial size
-    warm_up: int = 200  # steps
+    warm_up: int = 100  # steps
     weight_decay: float = 0.01
     clip: float = 1.0  # norm of the gradient
     average: float = 0.999  # of the weights that are kept and scored
@@ -48,7 +50,7 @@ class Settings:
     decode_audio: float = 0.5
     image_weight: float = 1.0
     audio_weight: float = 0.5
-    label_weight: float = 50.0
+    label_weight: float = 10.0
     start_clips: int = 512
     seed: int = 0
     checkpoint_every: int = 100
@@ -131,10 +133,11 @@ def groups(module: MultimodalAutoencoder, settings: Settings) -> list[dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".data/small"))
+    parser.add_argument("--weights", help="go on from these, for example: small")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     arguments = vars(parser.parse_args())
-    work: Path = arguments.pop("work")
+    work, weights = arguments.pop("work"), arguments.pop("weights")
     settings = Settings(**arguments)
     checkpoint = work / "checkpoint.pt"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -150,7 +153,14 @@ def main() -> None:
     else:
         state = None
         first = train.random(settings.start_clips, settings.seed, 2**31)
-        start_at_positions(module, {"image": first.image, "audio": first.audio})
+        clips = {"image": first.image, "audio": first.audio}
+        if weights:
+            module.load_state_dict(load_module(weights).state_dict())
+        elif (work / "classes.pt").exists():
+            module.load_state_dict(torch.load(work / "classes.pt", weights_only=True))
+            fit_outputs(module, clips)  # the self-attends have moved
+        else:
+            start_at_positions(module, clips)
     average = copy.deepcopy(module).requires_grad_(False)
     module.to(device)
     average.to(device)
@@ -220,8 +230,6 @@ def main() -> None:
 
 def export(average: MultimodalAutoencoder, folder: Path) -> None:
     """The averaged weights as a folder that `perceivio.load` reads, in 16-bit floats."""
-    from perceivio.weights import save_module
-
     save_module(average.cpu(), folder, dtype=torch.float16, overwrite=True)
     print(f"wrote {folder}")
 

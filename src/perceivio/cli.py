@@ -89,7 +89,7 @@ def reconstruct(
     ] = None,
     overlap: Annotated[
         int | None,
-        Parameter(help="Frames that windows share and crossfade; without it, a quarter of them."),
+        Parameter(help="Frames that windows share and crossfade; without it, an eighth of them."),
     ] = None,
     overwrite: Overwrite = False,
     device: Device = None,

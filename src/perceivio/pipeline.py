@@ -26,7 +26,7 @@ from .media import MediaInfo, probe
 from .metrics import Fidelity
 from .writer import MediaWriter
 
-OVERLAP = 4  # frames of 16; chosen by eye and ear, see docs/log.md
+OVERLAP = 2  # frames of 16; chosen by `python -m recipes.seams`, see docs/log.md
 SHOWN = 224  # height in pixels that a small model's picture is enlarged to, at least
 SUFFIXES = {"video": ".mp4", "sound": ".wav", "image": ".png"}
 
@@ -206,7 +206,7 @@ def reconstruct(
     target        file or folder; None: NAME_reconstruction beside nothing, in the folder we are in
     side_by_side  original left, reconstruction right, labelled
     size          height in pixels of the picture as shown; figures are not touched by it
-    overlap       frames that windows share, crossfaded; None: a quarter of a window
+    overlap       frames that windows share, crossfaded; None: an eighth of a window
     progress      called with (seconds done, seconds in all)
 
     Returns the figures. Raises MediaError and other PerceivioErrors in one line.
