@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test lint figures train-small score-small clean
+.PHONY: help setup demo test lint bench figures train-small score-small clean
 
 help:
 	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
 	@echo "make test         all tests, offline, in some minutes on two cores"
 	@echo "make setup        the environment only, in $(VENV)"
 	@echo "make lint         ruff and pyright"
+	@echo "make bench        speed and memory against transformers and the machine, some ten minutes"
 	@echo "make figures      draw the README's pictures again"
 	@echo "make train-small  gather clips and train the shipped weights again (hours)"
 	@echo "make score-small  how good the shipped weights are on sources never trained on"
@@ -38,8 +39,11 @@ test: setup
 	$(BIN)/python -m pytest
 
 lint: setup
-	$(BIN)/ruff check src tests recipes
+	$(BIN)/ruff check src tests recipes benchmarks
 	$(BIN)/pyright
+
+bench: setup
+	$(BIN)/python -m benchmarks
 
 figures: setup
 	$(BIN)/python -m recipes.figures

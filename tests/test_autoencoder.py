@@ -5,7 +5,7 @@ import torch
 from test_model import build, random_inputs, tiny
 
 import perceivio
-from perceivio.autoencoder import CHUNK, Autoencoder
+from perceivio.autoencoder import Autoencoder
 from perceivio.model import InputError
 
 
@@ -41,16 +41,6 @@ def test_it_computes_what_the_plain_module_says(small, clip):
     got = small.reconstruct(clip)
     for name, values in wanted.items():
         torch.testing.assert_close(got[name], values, atol=2e-4, rtol=1e-4)
-
-
-def test_chunks_of_queries_make_no_difference(monkeypatch):
-    model = Autoencoder(build(tiny()))
-    latents = model.encode(random_inputs(model.config))
-    whole = model.decode(latents)
-    monkeypatch.setattr("perceivio.autoencoder.CHUNK", 15)  # 5 points of each of three examples
-    for name, values in model.decode(latents).items():
-        torch.testing.assert_close(values, whole[name], atol=1e-5, rtol=1e-5)
-    assert CHUNK > 15
 
 
 def test_classes_come_with_names_and_probabilities(small, clip):

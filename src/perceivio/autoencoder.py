@@ -1,7 +1,7 @@
 """A ready model: what `perceivio.load` returns.
 
 It computes the function of `model.module`, the plain specification, without gradients and with
-bounded memory: output queries are answered in chunks.
+bounded memory, by the fast engine.
 
 Letters: B batch, N x D latents, P points.
 """
@@ -17,10 +17,9 @@ from torch import Tensor
 
 from . import weights
 from .config import Config
+from .engine import Engine
 from .errors import PerceivioError
 from .model import InputError, MultimodalAutoencoder, Points
-
-CHUNK = 4096  # queries answered at once, over the whole batch: 150 MB for `base`
 
 
 class Prediction(NamedTuple):
@@ -35,10 +34,15 @@ class Autoencoder:
 
     module  the plain torch module, trainable: the specification
     config  its frozen configuration
+    engine  what computes its function here; it follows when weights are changed
     """
 
     def __init__(self, module: MultimodalAutoencoder) -> None:
-        self.module = module.eval()
+        self.engine = Engine(module.eval())
+
+    @property
+    def module(self) -> MultimodalAutoencoder:
+        return self.engine.module
 
     @property
     def config(self) -> Config:
@@ -58,7 +62,6 @@ class Autoencoder:
         parts = ", ".join(f"{k} {m.value_shape}" for k, m in config.modalities.items())
         return f"<Autoencoder {config.name or 'unnamed'}: {parts}; {size}; {self.device}>"
 
-    @torch.inference_mode()
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Inputs by modality, each (B, *value_shape) -> latents (B, N, D).
 
@@ -66,9 +69,8 @@ class Autoencoder:
         one-hot. A modality that is left out is masked. Raises InputError for shapes that do not
         fit.
         """
-        return self.module.encode({k: self._own(v) for k, v in inputs.items()})
+        return self.engine.encode({k: self._own(v) for k, v in inputs.items()})
 
-    @torch.inference_mode()
     def decode(self, latents: Tensor, points: Points | None = None) -> dict[str, Tensor]:
         """Latents (B, N, D) -> values by modality; only what is asked for is computed.
 
@@ -81,9 +83,7 @@ class Autoencoder:
         wanted = (self.config.latents, self.config.latent_channels)
         if latents.dim() != 3 or tuple(latents.shape[1:]) != wanted:
             raise InputError(f"latents have shape {tuple(latents.shape)}, not (B, {wanted})")
-        latents = self._own(latents)
-        chosen = self.module.check_points(points)
-        return {name: self._decode_one(latents, name, part) for name, part in chosen.items()}
+        return self.engine.decode(self._own(latents), points)
 
     def reconstruct(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """decode(encode(inputs)): every modality, whole."""
@@ -120,17 +120,6 @@ class Autoencoder:
         if classes is None:
             raise InputError("this model has no classes")
         return classes
-
-    def _decode_one(self, latents: Tensor, name: str, points: Tensor | None) -> Tensor:
-        io, modality = self.module.io(name), self.config.modalities[name]
-        every = torch.arange(modality.queries) if points is None else points
-        size = max(1, CHUNK // max(1, len(latents)))
-        parts = []
-        for some in every.split(size):
-            queries = io.queries(some).expand(len(latents), -1, -1)
-            parts.append(io.values(self.module.decoder(queries, latents)))
-        values = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return io.assemble(values) if points is None else values
 
 
 def load(

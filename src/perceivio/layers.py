@@ -5,6 +5,8 @@ Letters: B batch, Q x C_q queries, K x C_k attended array.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ class MLP(nn.Module):
         super().__init__()
         self.widen = nn.Linear(channels, widening * channels)
         self.narrow = nn.Linear(widening * channels, channels)
-        self.approximate = "tanh" if activation == "gelu_tanh" else "none"
+        self.approximate: Literal["none", "tanh"] = "tanh" if activation == "gelu_tanh" else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         return self.narrow(F.gelu(self.widen(x), approximate=self.approximate))

@@ -76,7 +76,7 @@ class MultimodalAutoencoder(nn.Module):
         inputs  (B, *value_shape) by modality; a modality that is left out is masked whole
         masked  (B,) booleans by modality: the examples in which it is masked although given
         """
-        batch = self._check(inputs)
+        batch = self.check_inputs(inputs)
         array = []
         for name, io in self._modalities():
             tokens = io.tokens(inputs[name]) if name in inputs else io.masked_tokens(batch)
@@ -136,7 +136,7 @@ class MultimodalAutoencoder(nn.Module):
     def _modalities(self) -> list[tuple[str, ModalityIO]]:
         return [(name, self.io(name)) for name in self.config.modalities]
 
-    def _check(self, inputs: Mapping[str, Tensor]) -> int:
+    def check_inputs(self, inputs: Mapping[str, Tensor]) -> int:
         """The batch size of inputs that fit. Raises InputError for those that do not."""
         if not inputs:
             raise InputError(f"no input given; this model takes {', '.join(self.modalities)}")

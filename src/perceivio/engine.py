@@ -1,0 +1,237 @@
+"""The fast engine: the function of the plain module, without gradients, for much less work.
+
+The two cross-attends are computed in factored form (factored_encode.py, factored_decode.py say
+how), where that counts fewer multiply-adds than the plain form; what remains goes through the
+fastest linear maps there are (linear.py), on all threads (workers.py). Constants come from the
+weights once, and again when the weights have changed.
+
+Letters: B batch, M x C input array, N x D latents, O x E output queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import Linear
+from torch.nn.functional import scaled_dot_product_attention
+
+from .config import Config
+from .factored_decode import Writer
+from .factored_encode import Reader
+from .layers import Attention, CrossAttend, SelfAttend
+from .linear import fast, linear
+from .modalities import ModalityIO, patches
+from .model import MultimodalAutoencoder, Points
+from .workers import share
+
+GROUP = 2**24  # numbers in the input array of the examples encoded at once: 64 MB
+SCORES = 2**16, 2**22  # fewest and most scores of a head that are made at once
+CHUNK = 4096  # queries answered at once in plain form, over the whole batch
+Made = TypeVar("Made")
+
+
+class Engine:
+    """Encodes and decodes as `module` does. Weights may change; constants follow them.
+
+    Seen is every change in place that torch counts (optimisers, load_state_dict, whatever is done
+    under no_grad) and every parameter that is replaced. Writing through `parameter.data` goes
+    past that count: call `forget` after it.
+    """
+
+    def __init__(self, module: MultimodalAutoencoder) -> None:
+        self.module = module
+        self.forget()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Engine, (self.module,)  # a copy computes its own constants
+
+    def forget(self) -> None:
+        """Drop all constants; they are computed again when they are needed."""
+        self._weights: list[tuple[Tensor, int]] = []
+        self._constants: dict[str, Any] = {}
+
+    @torch.inference_mode()
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Inputs as the module takes them -> latents (B, N, D)"""
+        config = self.module.config
+        batch = self.module.check_inputs(inputs)
+        size = max(1, GROUP // (config.tokens * config.input_channels))
+        groups = [self.module.encoder.latents.expand(0, -1, -1)]
+        for start in range(0, batch, size):
+            some = {name: values[start : start + size] for name, values in inputs.items()}
+            groups.append(self._process(self._read(some)))
+        return torch.cat(groups)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, points: Points | None = None) -> dict[str, Tensor]:
+        """Latents (B, N, D) and points as the module takes them -> the outputs it gives"""
+        module = self.module
+        chosen = module.check_points(points)
+        outputs: dict[str, Tensor] = {}
+        plain: dict[str, Tensor | None] = {}
+        for name, some in chosen.items():
+            modality = module.config.modalities[name]
+            if decode_pays(module.config, name, modality.queries if some is None else len(some)):
+                writer = self._constant(name, lambda name=name: Writer.of(module, name))
+                values = writer(latents, some)
+                outputs[name] = values[:, 0] if modality.is_classes else values
+            else:
+                plain[name] = some
+        outputs |= self._decode_plainly(latents, plain) if plain else {}
+        return {
+            name: module.io(name).assemble(outputs[name]) if some is None else outputs[name]
+            for name, some in chosen.items()
+        }
+
+    def _read(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The cross-attend of the encoder."""
+        encoder, module = self.module.encoder, self.module
+        layer = encoder.cross_attend
+        if not encode_pays(module.config):
+            return _cross_attend(layer, encoder.latents[None], module.input_array(inputs))
+        reader = self._constant("input array", lambda: Reader.of(module))
+        content = {name: _content(module.io(name), values) for name, values in inputs.items()}
+        x = reader(content).to(encoder.latents.dtype)
+        return _finish(layer, x + encoder.latents if layer.query_residual else x)
+
+    def _process(self, x: Tensor) -> Tensor:
+        """The self-attends."""
+        encoder = self.module.encoder
+        for _ in range(encoder.blocks):
+            for block in encoder.self_attends:
+                assert isinstance(block, SelfAttend)
+                y = block.attention_norm(x)
+                x = _finish(block, x + _attention(block.attention, y, y))
+        return x
+
+    def _decode_plainly(
+        self, latents: Tensor, points: Mapping[str, Tensor | None]
+    ) -> dict[str, Tensor]:
+        """Values at points, of modalities where the factored form does not pay."""
+        decoder, parts = self.module.decoder, []
+        for name, some in points.items():
+            io = self.module.io(name)
+            known = some is None
+            parts.append(
+                self._constant(f"queries of {name}", io.queries) if known else io.queries(some)
+            )
+        array = torch.cat(parts)[None]
+        rows = []
+        for examples in latents.split(max(1, CHUNK // max(1, array.shape[1]))):
+            answers = [
+                _cross_attend(decoder.cross_attend, queries, examples)
+                for queries in array.split(CHUNK, 1)
+            ]
+            rows.append(linear(torch.cat(answers, 1), *_map(decoder.output)))
+        split = torch.cat(rows).split([len(part) for part in parts], 1)
+        return {n: _values(self.module.io(n), part) for n, part in zip(points, split, strict=True)}
+
+    def _constant(self, name: str, make: Callable[[], Made]) -> Made:
+        """What `make` returns, made once for the weights as they are now."""
+        held = self._weights
+        weights = list(self.module.parameters())
+        same = len(held) == len(weights) and all(
+            # `kept` shares the weight's memory, so no other tensor can have come to its address.
+            not now.is_inference()
+            and now._version == version
+            and now.data_ptr() == kept.data_ptr()
+            and now.dtype == kept.dtype
+            for now, (kept, version) in zip(weights, held, strict=True)
+        )
+        if not same:
+            self.forget()
+            if not any(now.is_inference() for now in weights):
+                self._weights = [(now.detach(), now._version) for now in weights]
+        if name not in self._constants:
+            self._constants[name] = make()
+        return self._constants[name]
+
+
+def encode_pays(config: Config) -> bool:
+    """Whether the factored form of the encoder's cross-attend counts fewer multiply-adds."""
+    attend, n, c = config.encode, config.latents, config.input_channels
+    qk, v = attend.qk(c), attend.v(c)
+    content = sum(m.tokens * m.content_channels for m in config.modalities.values())
+    tables = sum(sum(m.token_grid) * (1 + 2 * m.bands) for m in config.modalities.values())
+    factored = attend.heads * n * (2 * content + tables + c * config.latent_channels)
+    plain = config.tokens * (c + n) * (qk + v) + n * v * config.latent_channels
+    return factored <= plain
+
+
+def decode_pays(config: Config, name: str, points: int) -> bool:
+    """Whether the factored form of decoding so many points counts fewer multiply-adds."""
+    attend, modality = config.decode, config.modalities[name]
+    n, d, e = config.latents, config.latent_channels, config.query_channels
+    qk, v = attend.qk(d), attend.v(d)
+    hidden, outputs = attend.widening * e, modality.output_values
+    one = attend.heads == 1
+    gathered = d if one else v
+    rank = e if attend.query_residual else min(e, d if one else v + 1)
+    mixing = gathered * (rank + outputs)
+
+    tables = n * e * qk + sum(modality.query_grid) * (1 + 2 * modality.bands) * attend.heads * n
+    values, attention = (n * mixing, n * (rank + outputs)) if one else (n * d * v, n * v + mixing)
+    factored = tables + values + points * (attention + (rank + outputs) * hidden)
+    last = config.output_channels * (e + outputs)
+    plain = n * d * v + points * ((e + n) * (qk + v) + 2 * e * hidden + last)
+    return factored <= plain
+
+
+def _content(io: ModalityIO, values: Tensor) -> Tensor:
+    """`io.content`, through the fast linear map."""
+    modality = io.modality
+    cut = patches((values - modality.mean) / modality.std, modality, modality.patch)
+    return linear(cut, *_map(io.embed)) if isinstance(io.embed, Linear) else cut
+
+
+def _values(io: ModalityIO, answers: Tensor) -> Tensor:
+    """`io.values`, through the fast linear map."""
+    values = linear(answers, *_map(io.output)) * io.modality.std + io.modality.mean
+    return values[:, 0] if io.modality.is_classes else values
+
+
+def _cross_attend(layer: CrossAttend, queries: Tensor, attended: Tensor) -> Tensor:
+    """Queries (B or 1, Q, C_q) read from (B, K, C_k), in plain form."""
+    x = _attention(layer.attention, layer.query_norm(queries), layer.attended_norm(attended))
+    return _finish(layer, queries + x if layer.query_residual else x)
+
+
+def _finish(layer: CrossAttend | SelfAttend, x: Tensor) -> Tensor:
+    """What follows the attention."""
+    hidden = linear(layer.mlp_norm(x), *_map(layer.mlp.widen), layer.mlp.approximate)
+    return x + linear(hidden, *_map(layer.mlp.narrow))
+
+
+def _attention(layer: Attention, queries: Tensor, attended: Tensor) -> Tensor:
+    def split(part: Linear, x: Tensor) -> Tensor:  # B x n x (heads c) -> B x heads x n x c
+        return linear(x, *_map(part)).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+
+    q, k, v = split(layer.query, queries), split(layer.key, attended), split(layer.value, attended)
+    gathered = _gathered(q.expand(len(attended), -1, -1, -1), k, v)
+    return linear(gathered.transpose(1, 2).flatten(-2), *_map(layer.output))
+
+
+def _gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax-weighted means of values: (B, H, Q, c), (B, H, K, c), (B, H, K, c') -> (B, H, Q, c')
+
+    torch's own function goes through MKL (see linear.py), so scores that are many, but fit into
+    a cache that cores share, are made head by head.
+    """
+    if not (fast(q) and SCORES[0] <= q.shape[2] * k.shape[2] <= SCORES[1]):
+        return scaled_dot_product_attention(q, k, v)
+    gathered = q.new_empty(*q.shape[:3], v.shape[3])
+    scale = q.shape[3] ** -0.5
+
+    def head(index: tuple[int, int]) -> None:
+        weights = linear(q[index] * scale, k[index].contiguous()).softmax(1)
+        gathered[index] = linear(weights, v[index].T.contiguous())
+
+    share(head, [(b, h) for b in range(q.shape[0]) for h in range(q.shape[1])], q.device)
+    return gathered
+
+
+def _map(layer: Linear) -> tuple[Tensor, Tensor]:
+    return layer.weight, layer.bias

@@ -1,0 +1,240 @@
+"""The decoder's cross-attend and all that follows it, in factored form.
+
+Letters: B batch, N x D latents, O x E output queries, H heads; n counts queries, j latents.
+
+A query q_n = [position | learned] is known without any input, and its position is Fourier
+features of each dimension of a grid. So are its mean and standard deviation.
+
+Scores. With the keys k_j of a clip, k~_j = (W_q g)^T k_j / sqrt(channels a head) centred over its
+E channels, and c_j = (W_q b + query bias) . k_j / sqrt(channels a head),
+
+    score_nj = q_n . k~_j / std_n + c_j
+    q_n . k~_j = T_j[t] + Y_j[y] + X_j[x]
+
+one small table for each dimension, made once a clip. No query is ever written out.
+
+After the softmax P. The attention's output is o = W_o G + b_o with G = P V. It is read by two:
+by the LayerNorm and MLP, and by the residual sum. The maps after them, to the shared channels and
+to the values of an output patch, compose into one map A, so the MLP's second map is A W_2, and
+the residual is A o, as few channels as the output patch has values.
+
+The LayerNorm needs the variance of o over E channels. Centre [W_o | b_o] over the E outputs and
+factorise, = Q R with orthonormal columns in Q: then r = R [G; 1] has |r|^2 = E variance, and the
+MLP's first map reads r through (W_1 g) Q. R is never inverted: with a zero bias it is singular.
+
+Both, [R; A W_o] and its bias, are the `mixing` of G. With one head it goes into the values of a
+clip, V~ = V mixing^T + bias (weights sum to 1), and P V~ gives r and the residual at once. Left
+for a point are N exponentials and the products with V~, W_1 and A W_2. The value map goes in too:
+a latent x^ that its LayerNorm has centred is of rank D - 1, so u = x^ + 1, whose mean is 1, has
+room for the constant, o = W u with W = W_o W_v g (1 - 1 1^T / D) + bias 1^T / D, and r has no more
+than D channels.
+
+Where the decoder adds the query to o, that sum has E channels that are all needed: Q is the
+identity, and the query's own part in [r | residual], again a sum of tables, is added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from .factored_encode import exact
+from .layers import LAYER_NORM_EPS, CrossAttend
+from .linear import Gelu, linear, packed
+from .model import MultimodalAutoencoder
+from .tables import Rows, Separable, Tile, tiles_of
+from .workers import share
+
+TILE = 2**20  # numbers that a tile's largest arrays hold together: 4 MB, which the caches hold
+ROWS = 448  # points of a tile, about, for which weights are laid out
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What follows the attention for one modality; from the weights alone, in the model's type.
+
+    mixing, bias   (k + outputs, channels gathered): to [r | residual], with its bias; what is
+                   gathered are u with one head, the values of all heads otherwise
+    start          what the query adds to those, where the decoder adds queries
+    widen          (hidden, k) and its bias: the MLP's first map, in the basis of r
+    narrow         (outputs, hidden): A W_2
+    channels       E
+    """
+
+    mixing: Tensor
+    bias: Tensor
+    start: Separable | None
+    widen: Tensor
+    widen_bias: Tensor
+    narrow: Tensor
+    gelu: Gelu
+    channels: int
+
+    @classmethod
+    def of(cls, module: MultimodalAutoencoder, name: str, queries: Rows) -> Answers:
+        io, layer = module.io(name), module.decoder.cross_attend
+        mlp, modality = layer.mlp, io.modality
+        latents = module.encoder.latents
+
+        last = exact(io.output.weight) * modality.std
+        a = last @ exact(module.decoder.output.weight)
+        a_bias = last @ exact(module.decoder.output.bias) + exact(io.output.bias) * modality.std
+        output, gathered = _output(layer)
+        centred = output - output.mean(0)
+        if layer.query_residual:
+            basis, r = torch.eye(len(output), dtype=output.dtype), centred
+        else:
+            basis, r = torch.linalg.qr(centred)
+        mixing = torch.cat([r, a @ output])
+        bias = mixing[:, gathered:].sum(1)
+        bias[len(r) :] += a @ exact(mlp.narrow.bias) + a_bias + modality.mean
+
+        def own(x: Tensor) -> Tensor:
+            return x.to(latents).contiguous()
+
+        start = None
+        if layer.query_residual:
+            centre = torch.eye(len(output), dtype=output.dtype) - 1 / len(output)
+            start = queries.through(torch.cat([centre, a])).to(latents.device)
+        widen = exact(mlp.widen.weight)
+        return cls(
+            mixing=own(mixing[:, :gathered]),
+            bias=own(bias),
+            start=start,
+            widen=packed(own((widen * exact(layer.mlp_norm.weight)) @ basis), ROWS),
+            widen_bias=own(widen @ exact(layer.mlp_norm.bias) + exact(mlp.widen.bias)),
+            narrow=own(a @ exact(mlp.narrow.weight)),
+            gelu=mlp.approximate,
+            channels=len(output),
+        )
+
+    def __call__(self, mixed: Tensor, tile: Tile) -> Tensor:
+        """[r | residual] (P, k + outputs) -> values (P, outputs)"""
+        if self.start is not None:
+            mixed = (mixed + self.start(tile)).to(mixed)
+        r, residual = mixed.split([self.widen.shape[1], len(self.narrow)], 1)
+        variance = torch.linalg.vector_norm(r.float(), dim=1, keepdim=True).square_()
+        scale = (variance / self.channels + LAYER_NORM_EPS).rsqrt()
+        hidden = linear(r * scale.to(r), self.widen, self.widen_bias, self.gelu)
+        return linear(hidden, self.narrow) + residual
+
+
+def _output(layer: CrossAttend) -> tuple[Tensor, int]:
+    """The attention's output o from what is gathered, and how many channels that has: (E, those),
+    with one more column for the bias if there are several heads. float64."""
+    value, output, norm = layer.attention.value, layer.attention.output, layer.attended_norm
+    weight, bias = exact(output.weight), exact(output.bias)
+    if layer.attention.heads > 1:
+        return torch.cat([weight, bias[:, None]], 1), weight.shape[1]
+    bias += weight @ (exact(value.weight) @ exact(norm.bias) + exact(value.bias))
+    weight = weight @ (exact(value.weight) * exact(norm.weight))
+    return weight - weight.mean(1, keepdim=True) + bias[:, None] / weight.shape[1], weight.shape[1]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The decoder for one modality, from the weights alone.
+
+    grid     output points along each dimension
+    queries  what they are
+    sums     sum and sum of squares of every query's channels
+    keys     (H, E, channels a head): turns keys into k~
+    offset   (channels a head x H,): c_j = offset . k_j
+    """
+
+    module: MultimodalAutoencoder
+    grid: tuple[int, ...]
+    queries: Rows
+    sums: Separable
+    keys: Tensor
+    offset: Tensor
+    answers: Answers
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, module: MultimodalAutoencoder, name: str) -> Writer:
+        """Computed in float64 on the CPU, whatever the model's device and type."""
+        layer, device = module.decoder.cross_attend, module.encoder.latents.device
+        attention, query = layer.attention, layer.attention.query
+        width = len(query.weight) // attention.heads
+        keys = exact(query.weight) * exact(layer.query_norm.weight) / width**0.5
+        keys -= keys.mean(1, keepdim=True)
+        offset = exact(query.weight) @ exact(layer.query_norm.bias) + exact(query.bias)
+        io = module.io(name)
+        learned = torch.cat([exact(io.query), exact(io.query_padding)])
+        queries = Rows.of(io.query_axes(), 0, learned)
+        return cls(
+            module=module,
+            grid=module.config.modalities[name].query_grid,
+            queries=queries,
+            sums=queries.sums().to(device),
+            keys=keys.unflatten(0, (-1, width)).mT.to(device, torch.float32).contiguous(),
+            offset=(offset / width**0.5).to(device, torch.float32),
+            answers=Answers.of(module, name, queries),
+        )
+
+    def __call__(self, latents: Tensor, points: Tensor | None) -> Tensor:
+        """Latents (B, N, D), flat indices (P,) or None for all -> (B, P, outputs)"""
+        count = prod(self.grid) if points is None else len(points)
+        outputs = latents.new_empty(len(latents), count, len(self.answers.narrow))
+        heads, rows = len(self.keys), latents.shape[1]
+        size = max(1, TILE // (heads * rows + len(self.answers.widen)))
+        tiles = list(tiles_of(self.grid, points, size, latents.device))
+        for one, out in zip(latents, outputs, strict=True):
+            clip = self._clip(one)
+
+            def answer(tile: Tile, clip: Clip = clip, out: Tensor = out) -> None:
+                out[tile.place] = self.answers(clip(tile), tile)
+
+            share(answer, tiles, latents.device)
+        return outputs
+
+    def _clip(self, latents: Tensor) -> Clip:
+        """What latents (N, D) of one clip come to."""
+        layer = self.module.decoder.cross_attend
+        attention, heads = layer.attention, len(self.keys)
+        normed = layer.attended_norm(latents)
+        k = linear(normed, attention.key.weight, attention.key.bias).float()
+        offsets = (k * self.offset).unflatten(1, (heads, -1)).sum(2).T.contiguous()
+        by_head = zip(k.chunk(heads, 1), self.keys, strict=True)
+        tables = self.queries.through(torch.cat([linear(k.contiguous(), w) for k, w in by_head]))
+        if heads > 1:
+            v = linear(normed, attention.value.weight, attention.value.bias)
+            values = [packed(part, ROWS) for part in v.T.chunk(heads)]
+            return Clip(self, tables, offsets, values, v.dtype)
+        u = torch.layer_norm(latents, latents.shape[1:], None, None, LAYER_NORM_EPS) + 1
+        values = linear(self.answers.mixing, u) + self.answers.bias[:, None]
+        return Clip(self, tables, offsets, [packed(values, ROWS)], values.dtype)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The attended array of one clip.
+
+    tables   q_n . k~_j, (n_i, H N) for each dimension
+    offsets  (H, N): c_j
+    values   of each head, transposed: (channels a head, N), or V~ of the only head
+    dtype    of those
+    """
+
+    writer: Writer
+    tables: Separable
+    offsets: Tensor
+    values: list[Tensor]
+    dtype: torch.dtype
+
+    def __call__(self, tile: Tile) -> Tensor:
+        """[r | residual] at the points of a tile, (P, k + outputs)"""
+        mean, square = (self.writer.sums(tile) / self.writer.answers.channels).split(1, 1)
+        scale = (square - mean.square() + LAYER_NORM_EPS).rsqrt()
+        scores = self.tables(tile).unflatten(1, self.offsets.shape)  # P x H x N
+        weights = torch.addcmul(self.offsets, scores, scale[:, None]).softmax(2)
+        weights = weights.to(self.dtype)
+        gathered = [linear(weights[:, head], v) for head, v in enumerate(self.values)]
+        if len(gathered) == 1:
+            return gathered[0]
+        answers = self.writer.answers
+        return linear(torch.cat(gathered, 1), answers.mixing, answers.bias)

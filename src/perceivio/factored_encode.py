@@ -1,0 +1,234 @@
+"""The encoder's cross-attend in factored form: no key and no value array is ever made.
+
+Letters: B batch, M x C input array, N x D latents, H heads; i counts latents, j tokens.
+
+A token x_j = [content | position | padding] has C channels, but only the first two kinds differ
+from token to token. Its LayerNorm is x^_j g + b with x^_j = (x_j - mean_j) / std_j. The queries
+come from the learned latents, so they are known before any input is.
+
+Scores. b and the key bias add the same to every score of a query: the softmax cancels them. Gain
+and key map go into the query, q~_i = (W_k g)^T q_i / sqrt(channels a head), and if q~_i is
+centred over its C channels the token's mean drops out:
+
+    score_ij = q~_i . x_j / std_j
+
+A token's position is Fourier features of each dimension of its grid by itself, so of the product
+only the content's part depends on the input; the rest is a sum of tables made once a model,
+
+    q~_i . x_j = q~_i . content_j + T_i[t] + Y_i[y] + X_i[x]
+
+and so are the sums of x_j and of its squares that mean_j and std_j are made of.
+
+Values. Attention weights a_ij sum to 1 over j, so b and the value bias pass through as constants,
+and W_v g can wait until tokens have been gathered. With w_ij = a_ij / std_j,
+
+    sum_j a_ij x^_j = sum_j w_ij x_j, less its own mean over the C channels
+
+The content needs the product with w. Positions need only w's sums over all but one dimension,
+times that dimension's features, and the padding, the same for all tokens, needs w's whole sum.
+
+This runs over tiles of tokens with a running maximum of the scores. A modality that is masked
+whole is one token whose weight counts M times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from .layers import LAYER_NORM_EPS
+from .linear import linear
+from .modalities import ModalityIO
+from .model import MultimodalAutoencoder
+from .tables import Rows, Separable, Tile, tiles_of
+from .workers import share
+
+TILE = 2**18  # scores in a tile: 1 MB, which a core's own cache holds
+PIECE = 2**11  # tokens that are worth a thread of their own
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What queries have gathered from some of the tokens, in units of exp(-top).
+
+    top    (H N,) the largest score seen
+    count  (H N,) sum of exp(score)
+    sums   (H N, C) sum of exp(score) x_j / std_j
+    """
+
+    top: Tensor
+    count: Tensor
+    sums: Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How queries read one modality; from the weights alone, float32.
+
+    grid       tokens along each dimension
+    rows       what tokens are beside their content
+    sums       of that, sum and sum of squares over the channels
+    queries    (H N, content channels): q~
+    positions  q~ . x_j without the content: (P, H N)
+    masked     what is gathered where the modality is masked whole
+    """
+
+    grid: tuple[int, ...]
+    rows: Rows
+    sums: Separable
+    queries: Tensor
+    positions: Separable
+    masked: Partial
+
+    @classmethod
+    def of(cls, io: ModalityIO, queries: Tensor, device: torch.device) -> Tokens:
+        """From centred queries (H N, C) in float64"""
+        content = io.modality.content_channels
+        rows = Rows.of(io.token_axes(), content, exact(io.padding))
+        token = exact(io.mask_token)
+        token /= (token.var(correction=0) + LAYER_NORM_EPS).sqrt()
+        top = queries @ token
+        count = torch.full_like(top, io.modality.tokens)
+        masked = [part.to(device, torch.float32) for part in (top, count, count[:, None] * token)]
+        return cls(
+            grid=io.modality.token_grid,
+            rows=rows,
+            sums=rows.sums().to(device),
+            queries=queries[:, :content].to(device, torch.float32).contiguous(),
+            positions=rows.through(queries).to(device),
+            masked=Partial(*masked),
+        )
+
+    def tiles(self) -> list[Tile]:
+        device = self.queries.device
+        return list(tiles_of(self.grid, None, max(1, TILE // len(self.queries)), device))
+
+    def gather(self, content: Tensor, tiles: Sequence[Tile]) -> Partial:
+        """From the tokens of some tiles; content (M, content channels)"""
+        top = self.queries.new_full((len(self.queries),), -torch.inf)
+        count = torch.zeros_like(top)
+        contents = torch.zeros_like(self.queries.T)
+        along = [torch.zeros_like(table) for table in self.positions.tables]  # w's sums
+        for tile in tiles:
+            values = content[tile.place].float()
+            scale = self._scale(values, tile)
+            scores = linear(values, self.queries)
+            scores.add_(self.positions(tile)).mul_(scale)  # P x H N
+            higher = torch.maximum(top, scores.amax(0))
+            weights = scores.sub_(higher).exp_()
+            for total in (count, contents, *along):
+                total *= (top - higher).exp()
+            top = higher
+            count += weights.sum(0)
+            weights *= scale
+            contents += linear(values.T.contiguous(), weights.T)
+            tile.add(along, weights)
+        return Partial(top, count, self._channels(contents, along))
+
+    def _scale(self, content: Tensor, tile: Tile) -> Tensor:
+        """1 / std of tokens, (P, 1)"""
+        total, square = self.sums(tile).split(1, 1)
+        channels = len(self.rows.shared)
+        mean = (total + content.sum(1, keepdim=True)) / channels
+        square = (square + content.square().sum(1, keepdim=True)) / channels
+        return (square - mean.square() + LAYER_NORM_EPS).rsqrt()
+
+    def _channels(self, contents: Tensor, along: list[Tensor]) -> Tensor:
+        """Gathered content (content channels, H N) and the sums of w along each dimension
+        -> all that is gathered, (H N, C)"""
+        sums = along[0].sum(0)[:, None] * self.rows.shared.to(contents)
+        sums[:, : len(contents)] = contents.T
+        for axis, channels, weights in zip(self.rows.axes, self.rows.channels, along, strict=False):
+            features = axis.T.to(contents).contiguous()
+            sums[:, channels] = linear(weights.T.contiguous(), features)
+        return sums
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The encoder's cross-attend from the weights alone, float32.
+
+    tokens  by modality
+    value   (D, H C): W_o W_v g of every head
+    bias    (D,): what W_v b, the value bias and the output bias come to
+    """
+
+    tokens: Mapping[str, Tokens]
+    value: Tensor
+    bias: Tensor
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, module: MultimodalAutoencoder) -> Reader:
+        """Computed in float64 on the CPU, whatever the model's device and type."""
+        layer, latents = module.encoder.cross_attend, module.encoder.latents
+        attention, heads = layer.attention, layer.attention.heads
+        gain, offset = exact(layer.attended_norm.weight), exact(layer.attended_norm.bias)
+        normed = torch.layer_norm(
+            exact(latents),
+            latents.shape[1:],
+            exact(layer.query_norm.weight),
+            exact(layer.query_norm.bias),
+            LAYER_NORM_EPS,
+        )
+        q = normed @ exact(attention.query.weight).T + exact(attention.query.bias)
+        q = q.unflatten(1, (heads, -1)).transpose(0, 1)  # H x N x channels a head
+        key = (exact(attention.key.weight) * gain).unflatten(0, (heads, -1))
+        queries = (q @ key / q.shape[2] ** 0.5).flatten(0, 1)  # H N x C
+        queries -= queries.mean(1, keepdim=True)
+
+        value, output = exact(attention.value.weight), exact(attention.output.weight)
+        bias = output @ (value @ offset + exact(attention.value.bias))
+        bias += exact(attention.output.bias)
+        by_head = zip(output.chunk(heads, 1), value.chunk(heads, 0), strict=True)
+        composed = [o @ (v * gain) for o, v in by_head]
+        names, device = module.config.modalities, latents.device
+        return cls(
+            {name: Tokens.of(module.io(name), queries, device) for name in names},
+            torch.cat(composed, 1).to(device, torch.float32),
+            bias.to(device, torch.float32),
+        )
+
+    def __call__(self, given: Mapping[str, Tensor]) -> Tensor:
+        """Content of the modalities that are given, each (B, M, content channels) -> what
+        attention returns, (B, N, D) float32"""
+        batch = len(next(iter(given.values())))
+        longest = max(content.shape[1] for content in given.values())
+        pieces = min(torch.get_num_threads(), -(-longest // PIECE))
+        tiles = {name: self.tokens[name].tiles() for name in given}
+        masked = [tokens.masked for name, tokens in self.tokens.items() if name not in given]
+
+        def gather(item: int) -> list[Partial]:
+            """Of one example: a part of the tokens of every modality."""
+            example, piece = divmod(item, pieces)
+            return [
+                self.tokens[name].gather(content[example], tiles[name][piece::pieces])
+                for name, content in given.items()
+            ]
+
+        parts = share(gather, range(batch * pieces), self.value.device)
+        examples = [parts[i : i + pieces] for i in range(0, len(parts), pieces)]
+        rows = [self._gathered([*chain(*example), *masked]) for example in examples]
+        return linear(torch.stack(rows), self.value, self.bias)
+
+    def _gathered(self, parts: list[Partial]) -> Tensor:
+        """What all parts together come to, normed: (N, H C)"""
+        top = torch.stack([part.top for part in parts]).amax(0)
+        count, gathered = torch.zeros_like(top), torch.zeros_like(parts[0].sums)
+        for part in parts:
+            weight = (part.top - top).exp_()
+            count += part.count * weight
+            gathered.addcmul_(part.sums, weight[:, None])
+        gathered /= count[:, None]
+        gathered -= gathered.mean(1, keepdim=True)
+        heads = self.value.shape[1] // gathered.shape[1]
+        return gathered.unflatten(0, (heads, -1)).transpose(0, 1).flatten(1)
+
+
+def exact(x: Tensor) -> Tensor:
+    """A float64 copy on the CPU: constants are computed once a model."""
+    return x.detach().to("cpu", torch.float64, copy=True)

@@ -1,0 +1,55 @@
+"""Work that is cut into independent pieces, on as many CPU threads as torch is set to use.
+
+Tiles that fit into a core's own cache run faster with one thread each than one after the other
+with all threads on each: nothing waits for the slowest at every operation, and a core that
+another process takes delays its own tile only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def share(
+    work: Callable[[Item], Result], items: Sequence[Item], device: torch.device
+) -> list[Result]:
+    """[work(item) for item in items], in threads where the device is a CPU.
+
+    An exception of any thread is raised here, once all threads have ended. torch's number of
+    threads is the same afterwards; while this runs, other threads that use torch for the first
+    time find it to be 1.
+    """
+    threads = min(len(items), torch.get_num_threads()) if device.type == "cpu" else 1
+    if threads <= 1:
+        return [work(item) for item in items]
+    ends = [None] * threads
+    left = deque([*range(len(items)), *ends])
+    results: dict[int, Result] = {}
+
+    @torch.inference_mode()
+    def run() -> None:
+        for index in iter(left.popleft, None):
+            results[index] = work(items[index])
+
+    before = torch.get_num_threads()
+    try:
+        # torch's number of threads is each thread's own, and its default for new threads.
+        with ThreadPoolExecutor(threads, "perceivio", torch.set_num_threads, (1,)) as pool:
+            running = [pool.submit(run) for _ in range(threads)]
+            try:
+                wait(running, return_when=FIRST_EXCEPTION)
+            finally:  # after an exception, Ctrl-C too, threads end after the item they are at
+                left.extendleft(ends)
+        for each in running:
+            each.result()
+    finally:
+        torch.set_num_threads(before)
+    return [results[index] for index in range(len(items))]
