@@ -50,7 +50,7 @@ figures: setup
 
 train-small: setup
 	$(BIN)/python -m recipes.small.gather
-	$(BIN)/python -m recipes.small.classes
+	$(BIN)/torchrun --nproc-per-node 2 -m recipes.small.classes
 	$(BIN)/python -m recipes.small.train
 	rm -rf src/perceivio/weights_small && cp -r .data/small/small src/perceivio/weights_small
 	$(BIN)/python -m recipes.small.score small

@@ -1,11 +1,13 @@
 """Before `train`: teach the self-attends to tell digits, from pieces of clips.
 
-    python -m recipes.small.classes [--steps 5000] [--work .data/small]
+    python -m recipes.small.classes [--steps 15000] [--work .data/small]
+    torchrun --nproc-per-node 2 -m recipes.small.classes     # a process a core
 
 Telling digits takes a few hundred thousand examples from scratch, whatever else is learned. An
 example is made cheap here: an untrained model already reads each block of video with a latent of
 its own (see start.py), so a few frames of a clip are a few latents, and the others are left out.
 Only what makes features and answers for labels is trained; reading and writing stay as started.
+Run again, it goes on from the weights that it wrote, with a new schedule.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ LABEL = (
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = 5000
+    steps: int = 15000
     batch: int = 24
     rate: float = 1e-3
     warm_up: int = 50  # steps
@@ -125,11 +127,8 @@ def main() -> None:
     optimiser = torch.optim.AdamW(
         trained, settings.rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
     )
-    began, step, running = (
-        time.monotonic(),
-        0,
-        math.log(len(preset("small").modalities["label"].names)),
-    )
+    began, step = time.monotonic(), 0
+    running = math.log(module.config.modalities["label"].channels)  # chance
     while step < settings.steps:
         share = step / settings.steps
         for group in optimiser.param_groups:

@@ -82,7 +82,8 @@ class Autoencoder:
         """
         wanted = (self.config.latents, self.config.latent_channels)
         if latents.dim() != 3 or tuple(latents.shape[1:]) != wanted:
-            raise InputError(f"latents have shape {tuple(latents.shape)}, not (B, {wanted})")
+            shape = ", ".join(map(str, wanted))
+            raise InputError(f"latents have shape {tuple(latents.shape)}, not (B, {shape})")
         return self.engine.decode(self._own(latents), points)
 
     def reconstruct(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
