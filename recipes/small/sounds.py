@@ -52,7 +52,8 @@ def gather_sounds(unpacked: Path, films: Path, path: Path) -> None:
     add("hydrogen-drumkits", "music", "*")
     add("klettres-data", "letters", "*.ogg", SPEECH_FILES)
     add("tuxpaint-stamps-default", "nature", "*[!_]*.ogg")
-    jobs = [job for job in jobs if "_desc" not in job[0]]
+    # Names of things come below; spoken digits are for `speech.py`, which keeps voices apart.
+    jobs = [job for job in jobs if "_desc" not in job[0] and "/symbols/math/" not in job[0]]
     for pattern in NAMES:
         add("tuxpaint-stamps-default", "names", f"*{pattern}", SPEECH_FILES // len(NAMES))
     carved = unpacked.parent / "carved"
