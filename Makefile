@@ -31,6 +31,7 @@ demo: setup
 	$(BIN)/perceivio reconstruct assets/bbb_scene.mp4 --side-by-side --overwrite -o demo/bbb_scene.mp4
 	$(BIN)/perceivio classify assets/digit.mp4 --top 3
 	@echo
+	@echo "The digit is a 5. The weights that ship do not tell digits yet: see docs/small.md."
 	@echo "Look at demo/bbb_scene.mp4: the original on the left, on the right what the model made of"
 	@echo "it from 96 latents a window. Now try a video of your own:"
 	@echo "    $(BIN)/perceivio reconstruct YOUR_VIDEO --side-by-side"
