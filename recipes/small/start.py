@@ -31,8 +31,12 @@ CONTENT = 0.02  # energy of embedded content, a channel: far below that of posit
 AMPLIFY = 2.0  # of that content, on its way into the latents
 SHARPNESS = 12.0  # of the encoder's first look: neighbours are left next to nothing
 MARK = 25.0  # score, before sharpening, that keeps latents off the tokens of other modalities
-STILL = 0.5  # strength of self-attends and MLPs, of their usual
+STILL = 0.1  # strength of self-attends and MLPs, of their usual
+NOTICE = 3.0  # strength of content in what they read, of its usual
+# Down, right: a head each.
+NEIGHBOURS = ((0, -1), (0, 1), (-1, 0), (1, 0), (0, 0), (-1, -1), (1, 1))
 NEIGHBOUR_GAP = 12.0  # score that separates a neighbour from a latent with nothing in common
+ELSEWHERE = 0.3  # strength of all else that a head scores neighbours by
 DECODE_GAP = 24.0  # score that separates a query's own latent from a latent with nothing in common
 
 
@@ -190,46 +194,54 @@ def read_own_blocks(
 
 
 def look_around(module: MultimodalAutoencoder, grids: dict[str, ModalityIO], codes: Tensor) -> None:
-    """Self-attends: each head but the last looks at one neighbour, the last at everything; latents
-    that belong to nobody look at everything with all heads. Turned down, with the MLPs, so that
-    content passes through nearly unchanged.
+    """Self-attends: each head but the last looks at one neighbour in the picture, at all times;
+    the last looks at everything. They and the MLPs see content amplified, and are turned down, so
+    that content passes through nearly unchanged until training has found a use for them.
     """
     encoder = module.encoder
     read_code = torch.linalg.lstsq(encoder.latents[:, :WHERE], codes, driver="gelsd").solution
+    read_rows, read_columns = last_two_axes(grids, read_code)
+    rows, columns = read_rows.shape[1], read_columns.shape[1]
     for layer in encoder.self_attends:
         assert isinstance(layer, SelfAttend)
         attention = layer.attention
         channels = attention.key.out_features // attention.heads
-        attention.query.weight.zero_()
-        attention.key.weight.zero_()
-        for head in range(attention.heads):
-            rows = slice(head * channels, head * channels + codes.shape[1])
-            attention.key.weight[rows, :WHERE] = read_code.T
-            if head < attention.heads - 1:
-                sharpness = NEIGHBOUR_GAP * channels**0.5
-                neighbour = shift(grids, codes.shape[1], head)
-                attention.query.weight[rows, :WHERE] = sharpness * neighbour @ read_code.T
-        attention.output.weight.mul_(STILL)
-        layer.mlp.narrow.weight.mul_(STILL)
-    encoder.cross_attend.mlp.narrow.weight.mul_(STILL)
-    module.decoder.cross_attend.mlp.narrow.weight.mul_(STILL)
+        sharpness = NEIGHBOUR_GAP * channels**0.5
+        for head in range(min(attention.heads - 1, len(NEIGHBOURS))):
+            down, right = NEIGHBOURS[head]
+            of_head = slice(head * channels, (head + 1) * channels)
+            attention.query.weight[of_head] *= ELSEWHERE
+            attention.key.weight[of_head] *= ELSEWHERE
+            of_place = slice(head * channels, head * channels + rows + columns)
+            place = [read_rows, read_columns]
+            neighbour = [read_rows @ shift(rows, down), read_columns @ shift(columns, right)]
+            attention.key.weight[of_place, :WHERE] = torch.cat(place, 1).T
+            attention.query.weight[of_place, :WHERE] = sharpness * torch.cat(neighbour, 1).T
+        attention.value.weight[:, WHERE:] *= NOTICE
+        layer.mlp.widen.weight[:, WHERE:] *= NOTICE
+        attention.output.weight *= STILL
+        layer.mlp.narrow.weight *= STILL
+    encoder.cross_attend.mlp.widen.weight[:, WHERE:] *= NOTICE
+    encoder.cross_attend.mlp.narrow.weight *= STILL
+    module.decoder.cross_attend.mlp.narrow.weight *= STILL
 
 
-def shift(grids: dict[str, ModalityIO], channels: int, head: int) -> Tensor:
-    """(channels, channels) from the code of a latent to that of its neighbour: heads go through
-    the last dimension of a grid first, one step back, one on, then the dimension before it."""
-    matrix = torch.zeros(channels, channels)
-    column = 0
+def last_two_axes(grids: dict[str, ModalityIO], read_code: Tensor) -> tuple[Tensor, Tensor]:
+    """The columns of `read_code` that read row and column in the first grid that has both."""
+    first = 0
     for io in grids.values():
         sizes = io.modality.query_grid
-        axis, step = (len(sizes) - 1 - head // 2) % len(sizes), (head % 2) * 2 - 1
-        for i, size in enumerate(sizes):
-            offset = step if i == axis else 0
-            matrix[column : column + size, column : column + size] = torch.diag(
-                torch.ones(size - abs(offset)), -offset
-            )
-            column += size
-    return matrix
+        if len(sizes) > 1:
+            row = first + sum(sizes[:-2])
+            column = row + sizes[-2]
+            return read_code[:, row:column], read_code[:, column : column + sizes[-1]]
+        first += sum(sizes)
+    raise ValueError("no modality has rows and columns")
+
+
+def shift(size: int, step: int) -> Tensor:
+    """(size, size): one-hot row vectors times it are moved on by `step`, or off the edge."""
+    return torch.diag(torch.ones(size - abs(step)), step)
 
 
 def answer_from_own_latent(

@@ -343,8 +343,8 @@ def _base(latents: int, name: str) -> Config:
 def _small() -> Config:
     """A model that trains in hours on two cores: 64 x 64 video, 16 kHz sound, ten digits.
 
-    A latent has room for one 4 x 16 x 16 block of video (read by four heads, one for each
-    4 x 8 x 8 token in it) or for 40 ms of sound; sixteen more are free.
+    A latent has room for one 8 x 8 x 8 block of video (read by two heads, one for each 4 x 8 x 8
+    token in it) or for 20 ms of sound; eight more are free.
     """
     return Config(
         modalities={
@@ -352,11 +352,11 @@ def _small() -> Config:
                 shape=(16, 64, 64),
                 channels=3,
                 patch=(4, 8, 8),
-                output_patch=(4, 16, 16),
+                output_patch=(8, 8, 8),
                 bands=8,
                 resolution=(4, 8, 8),
                 channel_axis=1,
-                embed=80,
+                embed=96,
                 mean=0.5,
                 std=0.25,
                 media="video",
@@ -366,10 +366,10 @@ def _small() -> Config:
                 shape=(10240,),
                 channels=1,
                 patch=(160,),
-                output_patch=(640,),
+                output_patch=(320,),
                 bands=32,
                 resolution=(64,),
-                embed=80,
+                embed=96,
                 std=0.1,
                 media="audio",
                 rate=16000,
@@ -381,13 +381,13 @@ def _small() -> Config:
                 names=("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
             ),
         },
-        latents=96,
-        latent_channels=384,
-        encode=Attend(heads=4, qk_channels=256, v_channels=320),
-        process=Attend(heads=6),
-        self_attends=4,
+        latents=168,
+        latent_channels=256,
+        encode=Attend(heads=2, qk_channels=128, v_channels=192),
+        process=Attend(heads=8, widening=2),
+        self_attends=5,
         decode=Attend(heads=1, query_residual=False),
-        output_channels=384,
+        output_channels=256,
         input_padding=47,
         query_padding=64,
         name="small",

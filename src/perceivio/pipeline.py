@@ -1,7 +1,7 @@
 """From file to file: reconstruct and classify media of any length, window by window.
 
-Memory does not grow with the file: a window is read, encoded, answered, joined to the one
-before it, measured and written before the next but one is read.
+Memory does not grow with the file: windows are read a few ahead, encoded, answered and joined to
+the one before, and measured and written a few behind, each of the three in a thread of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,7 @@ from .config import Config, preset
 from .errors import PerceivioError
 from .media import MediaInfo, probe
 from .metrics import Fidelity
+from .overlap import Behind, ahead
 from .writer import MediaWriter
 
 OVERLAP = 2  # frames of 16; chosen by `python -m recipes.seams`, see docs/log.md
@@ -212,6 +214,7 @@ def reconstruct(
     Returns the figures. Raises MediaError and other PerceivioErrors in one line.
     """
     model = load(model) if isinstance(model, str) else model
+    began = time.perf_counter()
     clip = clip_format(model.config)
     info = probe(source)
     folder = Path(target) if target is not None and Path(target).is_dir() else None
@@ -242,17 +245,29 @@ def reconstruct(
         clip.sample_rate if has_sound else None,
         overwrite,
     )
-    with writer:
-        answers = _answers(model, windows, overlap, report, top, progress, duration)
-        for window, frames, samples in answers:
-            if frames is not None and len(frames):
-                if side_by_side:
-                    assert window.originals is not None
-                    writer.write(beside(window.originals[: len(frames)], frames, shape[0]))
-                else:
-                    writer.write(resize(frames, *shape))
-            if samples is not None and has_sound:
-                writer.write(samples=samples)
+
+    def finish(
+        window: Window, found: WindowReport, skip: tuple[int, int],
+        frames: Tensor | None, samples: Tensor | None,
+    ) -> None:  # fmt: skip
+        """Measure and write a stretch that begins so many frames and samples into its window."""
+        _measure(clip, found, window, *skip, frames, samples)
+        if frames is not None and len(frames):
+            if side_by_side:
+                assert window.originals is not None
+                originals = window.originals[skip[0] :][: len(frames)]
+                writer.write(beside(originals, frames, shape[0]))
+            else:
+                writer.write(resize(frames, *shape))
+        if samples is not None and has_sound:
+            writer.write(samples=samples)
+
+    with writer, Behind() as behind:
+        for stretch in _answers(model, windows, overlap, report, top, progress, duration):
+            behind.do(partial(finish, *stretch))
+    for found in report.windows:
+        report.video, report.audio = report.video + found.video, report.audio + found.audio
+    report.seconds = time.perf_counter() - began
     return report
 
 
@@ -272,14 +287,15 @@ def classify(
     began = time.perf_counter()
     total = _total(windows.info, start, duration)
     summed = torch.zeros(())
-    for window in windows:
+    for window in ahead(windows):
         probabilities = model.probabilities(model.encode(window.inputs))[0].cpu()
         summed = summed + probabilities
         best = model.predictions(probabilities, top)
         report.windows.append(WindowReport(window.start, window.stop, Fidelity(), Fidelity(), best))
         if progress:
             progress(window.stop - start, total)
-    _conclude(report, windows, model, summed, top, began, start)
+    _conclude(report, windows, model, summed, top, start)
+    report.seconds = time.perf_counter() - began
     return report
 
 
@@ -291,17 +307,17 @@ def _answers(
     top: int,
     progress: Progress | None,
     duration: float | None,
-) -> Iterator[tuple[Window, Tensor | None, Tensor | None]]:
-    """Each finished stretch of frames (n, 3, H, W) and samples (m,), with the window that holds
-    its originals from their beginning. Figures and classes go into the report."""
+) -> Iterator[tuple[Window, WindowReport, tuple[int, int], Tensor | None, Tensor | None]]:
+    """Each finished stretch of frames (n, 3, H, W) and samples (m,): with the window that holds
+    its originals, the report of that window, and the frame and sample of it that it begins with.
+    Classes go into the report."""
     clip = clip_format(model.config)
     classes = model.config.classes()
     rejoin = Rejoin(clip, overlap)
-    began = time.perf_counter()
     summed = torch.zeros(())
     last: Window | None = None
     first = 0.0
-    for window in windows:
+    for window in ahead(windows):
         if last is None:
             first = window.start
         latents = model.encode(window.inputs)
@@ -319,24 +335,16 @@ def _answers(
             summed = summed + probabilities
             found.classes = model.predictions(probabilities, top)
         report.windows.append(found)
-        frames, samples = rejoin.add(window, image, sound)
-        _measure(clip, found, window, 0, 0, frames, samples)
-        yield window, frames, samples
+        yield window, found, (0, 0), *rejoin.add(window, image, sound)
         last = window
         if progress:
             progress(window.stop - first, _total(windows.info, first, duration))
     if last is not None:
         # What the last window has left over begins where the next window would have begun.
         here, then = clip.starts(0, overlap), clip.starts(1, overlap)
-        skip_frames, skip_samples = then[0] - here[0], then[1] - here[1]
-        frames, samples = rejoin.finish()
-        _measure(clip, report.windows[-1], last, skip_frames, skip_samples, frames, samples)
-        if last.originals is not None:
-            last.originals = last.originals[skip_frames:]
-        yield last, frames, samples
-    for found in report.windows:
-        report.video, report.audio = report.video + found.video, report.audio + found.audio
-    _conclude(report, windows, model, summed, top, began, first)
+        skip = then[0] - here[0], then[1] - here[1]
+        yield last, report.windows[-1], skip, *rejoin.finish()
+    _conclude(report, windows, model, summed, top, first)
 
 
 def _measure(
@@ -363,7 +371,6 @@ def _conclude(
     model: Autoencoder,
     summed: Tensor,
     top: int,
-    began: float,
     first: float,
 ) -> None:
     if not report.windows:
@@ -371,7 +378,6 @@ def _conclude(
     if model.config.classes():
         report.classes = model.predictions(summed / len(report.windows), top)
     report.notes, report.lost = windows.notes, (windows.losses.packets, windows.losses.seconds)
-    report.seconds = time.perf_counter() - began
     report.media_seconds = report.windows[-1].stop - first
 
 
