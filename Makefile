@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
+PROCESSES ?= 2
 
 .PHONY: help setup demo test lint bench figures train-small score-small clean
 
@@ -31,7 +33,7 @@ demo: setup
 	$(BIN)/perceivio reconstruct assets/bbb_scene.mp4 --side-by-side --overwrite -o demo/bbb_scene.mp4
 	$(BIN)/perceivio classify assets/digit.mp4 --top 3
 	@echo
-	@echo "The digit is a 5. The weights that ship do not tell digits yet: see docs/small.md."
+	@echo "The digit is a 5, drawn by a hand and said by a voice that the model has never met."
 	@echo "Look at demo/bbb_scene.mp4: the original on the left, on the right what the model made of"
 	@echo "it from 96 latents a window. Now try a video of your own:"
 	@echo "    $(BIN)/perceivio reconstruct YOUR_VIDEO --side-by-side"
@@ -51,8 +53,7 @@ figures: setup
 
 train-small: setup
 	$(BIN)/python -m recipes.small.gather
-	$(BIN)/torchrun --nproc-per-node 2 -m recipes.small.classes
-	$(BIN)/python -m recipes.small.train
+	$(BIN)/torchrun --nproc-per-node $(PROCESSES) -m recipes.small.train
 	rm -rf src/perceivio/weights_small && cp -r .data/small/small src/perceivio/weights_small
 	$(BIN)/python -m recipes.small.score small
 

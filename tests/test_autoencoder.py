@@ -22,7 +22,7 @@ def clip() -> dict[str, torch.Tensor]:
 
 def test_the_fixed_interface(small, clip):
     latents = small.encode(clip)
-    assert latents.shape == (2, 168, 256)
+    assert latents.shape == (2, 168, 320)
     assert not latents.requires_grad
     outputs = small.decode(latents)
     shapes = {name: tuple(values.shape) for name, values in outputs.items()}
@@ -95,7 +95,7 @@ def test_the_module_trains(clip):
 def test_what_does_not_fit_is_said_in_one_line(small, clip):
     with pytest.raises(InputError, match=r"image has shape .* not \(B, 16, 3, 64, 64\)"):
         small.encode({"image": clip["image"].movedim(2, -1)})
-    with pytest.raises(InputError, match=r"latents have shape \(1, 5, 5\), not \(B, 168, 256\)"):
+    with pytest.raises(InputError, match=r"latents have shape \(1, 5, 5\), not \(B, 168, 320\)"):
         small.decode(torch.zeros(1, 5, 5))
     with pytest.raises(perceivio.PerceivioError, match="device 'nonsense' cannot be used"):
         perceivio.load("small", device="nonsense")

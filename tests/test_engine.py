@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from test_model import tiny
 
 from perceivio import engine as engine_file
+from perceivio import fast_layers
 from perceivio.config import Attend, Config, Modality, preset
 from perceivio.engine import Engine, decode_pays, encode_pays
 from perceivio.linear import linear
@@ -176,6 +177,29 @@ def test_plain_chunks_make_no_difference(monkeypatch):
     monkeypatch.setattr(engine_file, "CHUNK", 15)  # 5 points of each of three examples
     for name, values in Engine(module).decode(latents).items():
         assert difference(values, whole[name]) < 1e-5
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_with_rows_of_their_own_make_no_difference(monkeypatch, threads):
+    process = Attend(heads=2, qk_channels=6, v_channels=10, widening=2)
+    module = weights(tiny(self_attends=2, blocks=2, process=process), 0)
+    inputs = inputs_of(module.config, 1, 0)
+    monkeypatch.setattr("perceivio.fast_layers.ROWS", 1e18)
+    plain = Engine(module).encode(inputs)
+    monkeypatch.setattr("perceivio.fast_layers.ROWS", 0)
+    used = []
+    by_rows = fast_layers._by_rows
+    monkeypatch.setattr(fast_layers, "_by_rows", lambda *a: used.append(1) or by_rows(*a))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = Engine(module).encode(inputs)
+    finally:
+        torch.set_num_threads(before)
+    assert used == [1]
+    assert difference(found, plain) < 1e-5
+    with torch.no_grad():
+        assert difference(found, module.encode(inputs)) < TOLERANCE
 
 
 @pytest.mark.parametrize("pays", [False, True])

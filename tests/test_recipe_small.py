@@ -61,7 +61,7 @@ def recipe(monkeypatch):
 
 
 def command(work: Path) -> list[str]:
-    settings = {"steps": 8, "whole-from": 4, "batch": 6, "start-clips": 40}
+    settings = {"pieces": 4, "whole": 4, "batch": 6, "start-clips": 40}
     settings["checkpoint-every"] = 2
     told = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "recipes.small.train", "--work", str(work), *told]

@@ -97,9 +97,10 @@ def tokens_of(module: MultimodalAutoencoder, inputs: Mapping[str, Tensor], piece
 
 def look(
     module: MultimodalAutoencoder, inputs: Mapping[str, Tensor], piece: Piece
-) -> dict[str, Tensor]:
-    """What the model answers to a piece, its label unknown: points of a modality, label logits."""
+) -> tuple[Tensor, Tensor]:
+    """The logits (B, classes) that the model answers to a piece, its label unknown, and the
+    latents that it made (B, some, D)."""
     array = tokens_of(module, inputs, piece)
     latents = module.encoder.latents[piece.latents].expand(len(array), -1, -1)
     latents = module.encoder.process(module.encoder.cross_attend(latents, array))
-    return module.decode(latents, {**piece.points, "label": None})
+    return module.decode(latents, {"label": None})["label"], latents

@@ -5,7 +5,7 @@ the maps are set so that, before any training,
 
 - a patch is embedded by its principal components,
 - a latent reads one block of the video (one head for each token in it) or one stretch of sound,
-- the self-attends and MLPs hardly change what they get,
+- the self-attends and MLPs leave the channels alone that hold a latent's place and content,
 - an output query reads the one latent that holds its block,
 - and the output maps are the least-squares solution on real clips.
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 from itertools import product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from perceivio.config import Modality
 from perceivio.layers import SelfAttend
@@ -195,10 +195,10 @@ def read_own_blocks(
 
 def look_around(module: MultimodalAutoencoder, grids: dict[str, ModalityIO], codes: Tensor) -> None:
     """Self-attends: each head but the last looks at one neighbour in the picture, at all times;
-    the last looks at everything. They and the MLPs see content amplified, and are turned down, so
-    that content passes through nearly unchanged until training has found a use for them.
+    the last looks at everything. They and the MLPs see content amplified, and add to channels that
+    hold no content, little at first.
     """
-    encoder = module.encoder
+    encoder, kept = module.encoder, taken(module)
     read_code = torch.linalg.lstsq(encoder.latents[:, :WHERE], codes, driver="gelsd").solution
     read_rows, read_columns = last_two_axes(grids, read_code)
     rows, columns = read_rows.shape[1], read_columns.shape[1]
@@ -219,11 +219,30 @@ def look_around(module: MultimodalAutoencoder, grids: dict[str, ModalityIO], cod
             attention.query.weight[of_place, :WHERE] = sharpness * torch.cat(neighbour, 1).T
         attention.value.weight[:, WHERE:] *= NOTICE
         layer.mlp.widen.weight[:, WHERE:] *= NOTICE
-        attention.output.weight *= STILL
-        layer.mlp.narrow.weight *= STILL
     encoder.cross_attend.mlp.widen.weight[:, WHERE:] *= NOTICE
-    encoder.cross_attend.mlp.narrow.weight *= STILL
+    for linear in writers(module):
+        linear.weight *= STILL
+        linear.weight[:kept] = 0
     module.decoder.cross_attend.mlp.narrow.weight *= STILL
+
+
+def taken(module: MultimodalAutoencoder) -> int:
+    """How many channels of a latent hold its place and content; features go into the others."""
+    return WHERE + module.encoder.cross_attend.attention.value.out_features
+
+
+def free(module: MultimodalAutoencoder) -> int:
+    """How many latents belong to no output query of a grid: the last ones."""
+    return len(module.encoder.latents) - sum(
+        m.queries for m in module.config.modalities.values() if m.shape
+    )
+
+
+def writers(module: MultimodalAutoencoder) -> list[nn.Linear]:
+    """The maps by which self-attends and MLPs add to the latents."""
+    layers = [layer for layer in module.encoder.self_attends if isinstance(layer, SelfAttend)]
+    mlps = [layer.mlp.narrow for layer in (module.encoder.cross_attend, *layers)]
+    return [*mlps, *(layer.attention.output for layer in layers)]
 
 
 def last_two_axes(grids: dict[str, ModalityIO], read_code: Tensor) -> tuple[Tensor, Tensor]:

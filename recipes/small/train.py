@@ -33,25 +33,31 @@ from recipes.small.bank import Bank, Batch
 from recipes.small.draw import Drawn, seed_of
 from recipes.small.pieces import WHOLE, Piece, choose, look, patches_in
 from recipes.small.score import score, table
-from recipes.small.start import start_at_positions
+from recipes.small.start import WHERE, fit_outputs, free, start_at_positions, taken, writers
 
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = 4900
-    whole_from: int = 3700  # step from which clips are whole
-    warm_up: int = 100  # steps over which the rates of learning rise; then a cosine to nothing
+    pieces: int = 2000  # steps on pieces of clips
+    whole: int = 600  # steps on whole clips, after them
+    horizon: int = 3200  # steps after which the rates of the first part would be at nothing
+    warm_up: int = 100  # steps over which rates of learning rise at the beginning of a part
     batch: int = 96  # clips a step, all processes together
     muon_rate: float = 0.03  # of the matrices of self-attends and MLPs, by Muon
+    write_rate: float = 0.005  # of those by which they add to the latents
     rate: float = 1e-3  # of their vectors and of what is learned for labels, by AdamW
     started_rate: float = 3e-4  # of what has a start of its own, by AdamW: at most this, and at
-    relative_rate: float = 1e-3  # most this share of a parameter's size, so that none is washed out
+    relative_rate: float = 4e-3  # most this share of a parameter's size, so that none is washed out
+    # The second part is gentler with what was found out, and less so with what reads and writes.
+    whole_muon_rate: float = 0.005
+    whole_write_rate: float = 0.002
+    whole_rate: float = 3e-4
     muon_decay: float = 0.02
     decay: float = 0.01
     clip: float = 1.0  # norm of the gradient
     # Shares of a batch: labelled clips, in pieces and whole, and those of them drawn afresh.
-    digits_in_pieces: float = 0.9
-    digits: float = 0.5
+    digits_in_pieces: float = 0.94
+    digits: float = 0.6
     drawn: float = 0.8
     # Shares of the whole clips in which a modality is masked. The label's is the paper's.
     mask_label: float = 0.5
@@ -59,9 +65,11 @@ class Settings:
     mask_audio: float = 0.15
     # Share of a whole clip's output queries that are decoded (the paper decodes 512 of each kind).
     decode: float = 0.5
-    image_weight: float = 0.15
-    audio_weight: float = 0.05
+    image_weight: float = 0.3
+    audio_weight: float = 0.15
     label_weight: float = 1.0
+    size_weight: float = 0.01  # of the features that latents of the picture and the sound end with,
+    size_from: int = 600  # from this step on: square, over that of a latent's place
     start_clips: int = 512
     seed: int = 0
     checkpoint_every: int = 200
@@ -106,7 +114,8 @@ def losses(
         latents = module.encode(inputs, masked)
         outputs = module.decode(latents, {**points, "label": None})
     else:
-        outputs = look(module, inputs, piece)
+        answer, latents = look(module, inputs, piece)
+        outputs, points = {"label": answer}, {}
     everyone = torch.ones_like(unlabelled).to(device)
 
     found = {}
@@ -124,6 +133,11 @@ def losses(
         if floor is None:
             each = each - torch.log(energy + 1e-6)
         found[name] = (each * seen).sum() / seen.sum().clamp(min=1)
+    if piece is not WHOLE:
+        # Beside large features, content would be small, and scaled by them in every LayerNorm.
+        placed = len(piece.latents) - free(module)
+        features = latents[:, :placed, taken(module) :].float()
+        found["size"] = features.square().sum(-1).mean() / WHERE
     known = (~unlabelled).to(device)
     if known.any():
         answers, right = outputs["label"].float()[known], batch.label.to(device)[known]
@@ -139,7 +153,7 @@ def a_batch(
 ) -> Batch:
     """Clips of the bank; of the labelled ones many with a new picture of the same digit."""
     seed = seed_of(settings.seed, step, rank)
-    share = settings.digits if step >= settings.whole_from else settings.digits_in_pieces
+    share = settings.digits if piece is WHOLE else settings.digits_in_pieces
     batch = bank.random(size, seed, 0, share)
     if "image" in piece.points:
         rng = np.random.default_rng(seed)
@@ -153,32 +167,46 @@ def a_batch(
 
 
 def optimisers(
-    module: MultimodalAutoencoder, settings: Settings
+    module: MultimodalAutoencoder, settings: Settings, whole: bool
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Muon for the matrices that are to find out features, AdamW for everything else."""
-    muon, groups = [], []
+    """Muon for the matrices that are to find out features, AdamW for everything else. In the first
+    part, what reads and what writes content stays as it was started."""
+    adding = {id(linear.weight) for linear in writers(module)}
+    muon: tuple[list[Tensor], list[Tensor]] = ([], [])
+    groups = []
     for name, parameter in module.named_parameters():
         hidden = "self_attends" in name or "mlp" in name
-        if hidden and parameter.dim() == 2:
-            muon.append(parameter)
+        label = name.startswith("modalities.label")
+        parameter.requires_grad_(whole or label or (hidden and name.startswith("encoder")))
+        if not parameter.requires_grad:
             continue
-        rate = settings.rate
-        if not hidden and not name.startswith("modalities.label"):
+        if hidden and parameter.dim() == 2:
+            muon[id(parameter) in adding].append(parameter)
+            continue
+        rate = settings.whole_rate if whole else settings.rate
+        if not hidden and not label:
             size = parameter.detach().square().mean().sqrt().item()
             rate = min(settings.started_rate, settings.relative_rate * size or 1.0)
         matrix = parameter.dim() == 2 and name != "encoder.latents"
         decay = settings.decay if matrix else 0.0
         groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
+    rates = (settings.muon_rate, settings.write_rate)
+    if whole:
+        rates = (settings.whole_muon_rate, settings.whole_write_rate)
+    found_out = [{"params": p, "lr": r} for p, r in zip(muon, rates, strict=True)]
     return (
-        torch.optim.Muon(muon, settings.muon_rate, weight_decay=settings.muon_decay, ns_steps=4),
+        torch.optim.Muon(found_out, lr=rates[0], weight_decay=settings.muon_decay, ns_steps=4),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-9),
     )
 
 
 def rate_at(step: int, settings: Settings) -> float:
-    """Share of the full rates."""
-    falling = 0.5 + 0.5 * math.cos(math.pi * step / settings.steps)
-    return falling * min(1.0, (step + 1) / settings.warm_up)
+    """Share of the full rates: in each part they rise quickly, then fall as a cosine does."""
+    share, length = step, settings.horizon
+    if step >= settings.pieces:
+        share, length = step - settings.pieces, settings.whole
+    falling = 0.5 + 0.5 * math.cos(math.pi * share / length)
+    return falling * min(1.0, (share + 1) / settings.warm_up)
 
 
 def average_gradients(module: nn.Module, ranks: int) -> None:
@@ -205,30 +233,39 @@ def main() -> None:
     torch.manual_seed(settings.seed)
     torch.set_flush_denormal(True)  # the optimiser's smallest moments would be ten times slower
     module = MultimodalAutoencoder(preset("small"))
-    step, used = 0, 0.0
     first = bank.random(settings.start_clips, settings.seed, 2**31)
-    start_at_positions(module, {"image": first.image, "audio": first.audio})
-    module.to(device)
-    both = optimisers(module, settings)  # rates are relative to the start's sizes
+    clips = {"image": first.image, "audio": first.audio}
+    step, used, steps = 0, 0.0, settings.pieces + settings.whole
+    state = None
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         module.load_state_dict(state["module"])
+        step, used = state["step"], state["used"]
+    else:
+        start_at_positions(module, clips)
+    module.to(device)
+    both = optimisers(module, settings, whole=step > settings.pieces)
+    peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in both]
+    if state:
+        peaks = state["peaks"]  # relative to sizes at the beginning of the part
         for optimiser, kept in zip(both, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
-        step, used = state["step"], state["used"]
     if ranks > 1:
         dist.init_process_group("gloo")
-    peaks = [[group["lr"] for group in o.param_groups] for o in optimisers(module, settings)]
-    if step:
-        peaks = [list(kept) for kept in state["peaks"]]
 
     began = time.monotonic() - used
     running: dict[str, float] = {}
-    while step < settings.steps:
+    while step < steps:
+        if step == settings.pieces:  # the second part begins
+            fit_outputs(module.cpu(), clips)  # what they read has moved
+            module.to(device)
+            both = optimisers(module, settings, whole=True)
+            peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in both]
         for optimiser, rates in zip(both, peaks, strict=True):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * rate_at(step, settings)
-        piece = WHOLE if step >= settings.whole_from else choose(seed_of(settings.seed, step))
+        whole = step >= settings.pieces
+        piece = WHOLE if whole else choose(seed_of(settings.seed, step))
         batch = a_batch(bank, drawn, piece, settings.batch // ranks, settings, step, rank)
         generator = torch.Generator().manual_seed(seed_of(settings.seed, step, rank, 1))
         with ExitStack() as stack:
@@ -237,12 +274,16 @@ def main() -> None:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             found = losses(module, batch, piece, settings, generator)
             loss = torch.zeros((), device=device)
-            for name in ("image", "audio", "label"):
-                if name in found:
+            for name in ("image", "audio", "label", "size"):
+                if name in found and not (name == "size" and step < settings.size_from):
                     loss = loss + getattr(settings, f"{name}_weight") * found[name]
-            for optimiser in both:
-                optimiser.zero_grad(set_to_none=True)
+            module.zero_grad(set_to_none=True)
             loss.backward()
+        if not whole:  # features go beside content, not over it
+            for linear in writers(module):
+                for parameter in (linear.weight, linear.bias):
+                    if parameter.grad is not None:
+                        parameter.grad[: taken(module)] = 0
         if ranks > 1:
             average_gradients(module, ranks)
         norm = nn.utils.clip_grad_norm_(module.parameters(), settings.clip)
@@ -259,7 +300,7 @@ def main() -> None:
         if step % 25 == 0:
             shown = "  ".join(f"{k} {v:.2f}" for k, v in sorted(running.items()))
             print(f"{used / 60:.1f} min, step {step}  {shown}  norm {norm:.2f}", flush=True)
-        if step % settings.checkpoint_every == 0 or step == settings.steps:
+        if step % settings.checkpoint_every == 0 or step == steps:
             beside = checkpoint.with_suffix(".new")
             state = {"module": module.state_dict(), "step": step, "used": used, "peaks": peaks}
             state["optimisers"] = [optimiser.state_dict() for optimiser in both]

@@ -16,19 +16,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.nn import Linear
-from torch.nn.functional import scaled_dot_product_attention
 
 from .config import Config
 from .factored_decode import Writer
 from .factored_encode import Reader
-from .layers import Attention, CrossAttend, SelfAttend
-from .linear import fast, linear
+from .fast_layers import cross_attend, finish, maps, self_attends
+from .layers import SelfAttend
+from .linear import linear
 from .modalities import ModalityIO, patches
 from .model import MultimodalAutoencoder, Points
-from .workers import share
 
 GROUP = 2**24  # numbers in the input array of the examples encoded at once: 64 MB
-SCORES = 2**16, 2**22  # fewest and most scores of a head that are made at once
 CHUNK = 4096  # queries answered at once in plain form, over the whole batch
 Made = TypeVar("Made")
 
@@ -91,21 +89,17 @@ class Engine:
         encoder, module = self.module.encoder, self.module
         layer = encoder.cross_attend
         if not encode_pays(module.config):
-            return _cross_attend(layer, encoder.latents[None], module.input_array(inputs))
+            return cross_attend(layer, encoder.latents[None], module.input_array(inputs))
         reader = self._constant("input array", lambda: Reader.of(module))
         content = {name: _content(module.io(name), values) for name, values in inputs.items()}
         x = reader(content).to(encoder.latents.dtype)
-        return _finish(layer, x + encoder.latents if layer.query_residual else x)
+        return finish(layer, x + encoder.latents if layer.query_residual else x)
 
     def _process(self, x: Tensor) -> Tensor:
         """The self-attends."""
         encoder = self.module.encoder
-        for _ in range(encoder.blocks):
-            for block in encoder.self_attends:
-                assert isinstance(block, SelfAttend)
-                y = block.attention_norm(x)
-                x = _finish(block, x + _attention(block.attention, y, y))
-        return x
+        layers = [layer for layer in encoder.self_attends if isinstance(layer, SelfAttend)]
+        return self_attends(layers * encoder.blocks, x)
 
     def _decode_plainly(
         self, latents: Tensor, points: Mapping[str, Tensor | None]
@@ -122,10 +116,10 @@ class Engine:
         rows = []
         for examples in latents.split(max(1, CHUNK // max(1, array.shape[1]))):
             answers = [
-                _cross_attend(decoder.cross_attend, queries, examples)
+                cross_attend(decoder.cross_attend, queries, examples)
                 for queries in array.split(CHUNK, 1)
             ]
-            rows.append(linear(torch.cat(answers, 1), *_map(decoder.output)))
+            rows.append(linear(torch.cat(answers, 1), *maps(decoder.output)))
         split = torch.cat(rows).split([len(part) for part in parts], 1)
         return {n: _values(self.module.io(n), part) for n, part in zip(points, split, strict=True)}
 
@@ -184,54 +178,10 @@ def _content(io: ModalityIO, values: Tensor) -> Tensor:
     """`io.content`, through the fast linear map."""
     modality = io.modality
     cut = patches((values - modality.mean) / modality.std, modality, modality.patch)
-    return linear(cut, *_map(io.embed)) if isinstance(io.embed, Linear) else cut
+    return linear(cut, *maps(io.embed)) if isinstance(io.embed, Linear) else cut
 
 
 def _values(io: ModalityIO, answers: Tensor) -> Tensor:
     """`io.values`, through the fast linear map."""
-    values = linear(answers, *_map(io.output)) * io.modality.std + io.modality.mean
+    values = linear(answers, *maps(io.output)) * io.modality.std + io.modality.mean
     return values[:, 0] if io.modality.is_classes else values
-
-
-def _cross_attend(layer: CrossAttend, queries: Tensor, attended: Tensor) -> Tensor:
-    """Queries (B or 1, Q, C_q) read from (B, K, C_k), in plain form."""
-    x = _attention(layer.attention, layer.query_norm(queries), layer.attended_norm(attended))
-    return _finish(layer, queries + x if layer.query_residual else x)
-
-
-def _finish(layer: CrossAttend | SelfAttend, x: Tensor) -> Tensor:
-    """What follows the attention."""
-    hidden = linear(layer.mlp_norm(x), *_map(layer.mlp.widen), layer.mlp.approximate)
-    return x + linear(hidden, *_map(layer.mlp.narrow))
-
-
-def _attention(layer: Attention, queries: Tensor, attended: Tensor) -> Tensor:
-    def split(part: Linear, x: Tensor) -> Tensor:  # B x n x (heads c) -> B x heads x n x c
-        return linear(x, *_map(part)).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-
-    q, k, v = split(layer.query, queries), split(layer.key, attended), split(layer.value, attended)
-    gathered = _gathered(q.expand(len(attended), -1, -1, -1), k, v)
-    return linear(gathered.transpose(1, 2).flatten(-2), *_map(layer.output))
-
-
-def _gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax-weighted means of values: (B, H, Q, c), (B, H, K, c), (B, H, K, c') -> (B, H, Q, c')
-
-    torch's own function goes through MKL (see linear.py), so scores that are many, but fit into
-    a cache that cores share, are made head by head.
-    """
-    if not (fast(q) and SCORES[0] <= q.shape[2] * k.shape[2] <= SCORES[1]):
-        return scaled_dot_product_attention(q, k, v)
-    gathered = q.new_empty(*q.shape[:3], v.shape[3])
-    scale = q.shape[3] ** -0.5
-
-    def head(index: tuple[int, int]) -> None:
-        weights = linear(q[index] * scale, k[index].contiguous()).softmax(1)
-        gathered[index] = linear(weights, v[index].T.contiguous())
-
-    share(head, [(b, h) for b in range(q.shape[0]) for h in range(q.shape[1])], q.device)
-    return gathered
-
-
-def _map(layer: Linear) -> tuple[Tensor, Tensor]:
-    return layer.weight, layer.bias
