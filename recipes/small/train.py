@@ -39,19 +39,20 @@ from recipes.small.start import WHERE, fit_outputs, free, start_at_positions, ta
 @dataclass(frozen=True)
 class Settings:
     pieces: int = 2000  # steps on pieces of clips
-    whole: int = 600  # steps on whole clips, after them
+    whole: int = 500  # steps on whole clips, after them
     horizon: int = 3200  # steps after which the rates of the first part would be at nothing
-    warm_up: int = 100  # steps over which rates of learning rise at the beginning of a part
+    warm_up: int = 100  # steps over which rates of learning rise at the beginning
+    whole_warm_up: int = 50  # and of the second part
     batch: int = 96  # clips a step, all processes together
     muon_rate: float = 0.03  # of the matrices of self-attends and MLPs, by Muon
     write_rate: float = 0.005  # of those by which they add to the latents
     rate: float = 1e-3  # of their vectors and of what is learned for labels, by AdamW
     started_rate: float = 3e-4  # of what has a start of its own, by AdamW: at most this, and at
-    relative_rate: float = 4e-3  # most this share of a parameter's size, so that none is washed out
+    relative_rate: float = 2e-3  # most this share of a parameter's size, so that none is washed out
     # The second part is gentler with what was found out, and less so with what reads and writes.
-    whole_muon_rate: float = 0.005
-    whole_write_rate: float = 0.002
-    whole_rate: float = 3e-4
+    whole_muon_rate: float = 0.0015
+    whole_write_rate: float = 0.0006
+    whole_rate: float = 1.5e-4
     muon_decay: float = 0.02
     decay: float = 0.01
     clip: float = 1.0  # norm of the gradient
@@ -172,6 +173,7 @@ def optimisers(
     """Muon for the matrices that are to find out features, AdamW for everything else. In the first
     part, what reads and what writes content stays as it was started."""
     adding = {id(linear.weight) for linear in writers(module)}
+    adding.add(id(module.decoder.cross_attend.mlp.narrow.weight))
     muon: tuple[list[Tensor], list[Tensor]] = ([], [])
     groups = []
     for name, parameter in module.named_parameters():
@@ -202,11 +204,11 @@ def optimisers(
 
 def rate_at(step: int, settings: Settings) -> float:
     """Share of the full rates: in each part they rise quickly, then fall as a cosine does."""
-    share, length = step, settings.horizon
+    share, length, rising = step, settings.horizon, settings.warm_up
     if step >= settings.pieces:
-        share, length = step - settings.pieces, settings.whole
+        share, length, rising = step - settings.pieces, settings.whole, settings.whole_warm_up
     falling = 0.5 + 0.5 * math.cos(math.pi * share / length)
-    return falling * min(1.0, (share + 1) / settings.warm_up)
+    return falling * min(1.0, (share + 1) / rising)
 
 
 def average_gradients(module: nn.Module, ranks: int) -> None:
