@@ -100,7 +100,7 @@ def pack(
     output: Annotated[str, Parameter(name=["--output", "-o"], help="Folder to write; it is made.")],
     root: Root = None,
     shard_mb: Annotated[
-        int, Parameter(help="Megabytes of a shard at most.", validator=validators.Number(gte=1))
+        float, Parameter(help="Megabytes of a shard at most.", validator=validators.Number(gt=0))
     ] = 500,
     short_side: Annotated[
         int | None,

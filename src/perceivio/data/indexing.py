@@ -112,9 +112,11 @@ def build(
             raise DataError("--root is for the clips of a CSV; a folder is its own root")
         home = place
         candidates, others = of_folder(place)
-    tolerated: tuple[Reason, ...] = ()
-    tolerated += ("silent",) if keep_silent else ()
-    tolerated += ("too short",) if keep_short else ()
+    tolerated: set[Reason] = set()
+    if keep_silent:
+        tolerated.add("silent")
+    if keep_short:
+        tolerated.add("too short")
 
     def check(candidate: Candidate) -> tuple[Facts | None, list[Reason]]:
         """What the clip holds, if it can be told, and what is wrong with it."""
@@ -133,7 +135,7 @@ def build(
     checked = several_ahead(check, candidates, threads)
     for done, (candidate, (facts, flaws)) in enumerate(zip(candidates, checked, strict=True), 1):
         progress(done, len(candidates))
-        grave = [flaw for flaw in flaws if flaw not in tolerated]
+        grave: list[Reason] = [flaw for flaw in flaws if flaw not in tolerated]
         if facts is None or grave:
             report.left_out.setdefault(grave[0], []).append(candidate.path)
             continue

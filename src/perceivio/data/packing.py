@@ -77,7 +77,7 @@ def pack(
     index: Index,
     folder: Place,
     *,
-    shard_megabytes: int = 500,
+    shard_megabytes: float = 500,
     encoding: Encoding | None = None,
     threads: int = THREADS,
     progress: Progress = lambda done, total: None,
@@ -103,7 +103,7 @@ def pack(
         except (MediaError, UnfitError):
             return None
 
-    limit = shard_megabytes * MEGABYTE
+    limit = int(shard_megabytes * MEGABYTE)
     fetched = zip(
         range(first, len(index)),
         several_ahead(fetch, range(first, len(index)), threads),
@@ -133,9 +133,14 @@ def encode(clip: Clip, data: bytes, encoding: Encoding) -> tuple[Clip, bytes]:
         scale = min(1.0, encoding.short_side / min(clip.height, clip.width))
         size = 2 * round(clip.height * scale / 2), 2 * round(clip.width * scale / 2)
         rate = ffmpeg.exact(min(clip.frame_rate or 25, MAX_RATE))
-        options = {"g": encoding.keyframes, "crf": encoding.quality, "threads": 1}
-        # One thread a clip, and several clips at once: x264's bytes depend on its threads.
-        encoder = {name: str(value) for name, value in options.items()}
+        # The same bytes in every run and on every processor: one thread a clip (several clips are
+        # encoded at once), and none of x264's arithmetic that varies by processor.
+        encoder = {
+            "g": str(encoding.keyframes),
+            "crf": str(encoding.quality),
+            "threads": "1",
+            "x264-params": "cpu-independent=1",
+        }
         with (
             MediaReader(before, rate, clip.sample_rate) as reader,
             MediaWriter(after, rate, size, clip.sample_rate, encoder=encoder) as writer,
@@ -213,7 +218,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     return tar.offset - padded
 
 
-def _claim(folder: Place, index: Index, megabytes: int, encoding: Encoding | None) -> None:
+def _claim(folder: Place, index: Index, megabytes: float, encoding: Encoding | None) -> None:
     """Note in the folder what is packed there, and how; or see that it is the same as before."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, index.table.schema) as stream:
