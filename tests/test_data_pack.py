@@ -22,6 +22,7 @@ from perceivio.data.catalogue import Index
 from perceivio.data.indexing import build
 from perceivio.data.packing import Encoding, pack
 from perceivio.data.store import Place
+from perceivio.errors import MediaError
 from perceivio.media import MediaReader
 
 
@@ -169,6 +170,38 @@ def test_a_pack_lives_on_any_store(folder, tmp_path):
     finally:
         memory.store.clear()
         memory.pseudo_dirs[:] = [""]
+
+
+def test_a_store_that_fails_stops_the_pack_and_thins_it_not(folder, tmp_path, monkeypatch):
+    index, out = Index.read(tmp_path / "i.parquet"), Place.of(tmp_path / "pack")
+    read = Place.read
+
+    def unsteady(place, *span):
+        if place.name == "4.mkv":
+            raise ConnectionResetError("connection reset by peer")
+        return read(place, *span)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "read", unsteady)
+        with pytest.raises(MediaError, match=r"4\.mkv: cannot be read: connection reset"):
+            pack(index, out, shard_megabytes=0.04)
+    assert not (out / "index.parquet").exists()
+    report = pack(index, out, shard_megabytes=0.04)
+    assert (report.clips, report.failed) == (6, [])
+    assert report.shards_before >= 1
+
+
+def test_encoded_anew_a_clip_with_damage_in_it_is_left_out(tmp_path):
+    path = make_clip(tmp_path / "videos" / "bad.mkv", 100)
+    make_clip(tmp_path / "videos" / "good.mkv")
+    data = bytearray(path.read_bytes())
+    for at in range(len(data) // 3, len(data) // 2, 97):
+        data[at] ^= 0x5A
+    path.write_bytes(data)
+    index = build(str(tmp_path / "videos"))[0]
+    assert len(index) == 2  # its beginning and its end are well
+    report = pack(index, Place.of(tmp_path / "pack"), encoding=Encoding(short_side=32))
+    assert report.failed == ["bad.mkv"]
 
 
 def test_a_contact_sheet_shows_the_middle_of_clips(capsys, folder, tmp_path):

@@ -98,8 +98,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
             clip = self.index[shown]
             try:
                 example = self._example(clip, random)
-            except MediaError as error:
-                log.warning("clip left out: %s: %s", clip.path, error)
+            except Exception as error:
+                # Damaged files and stores raise anything; a defect of ours fails ten in a row.
+                log.warning("clip left out: %s: %s: %s", clip.path, type(error).__name__, error)
                 continue
             return {**example, "row": shown, "failures": failures}
         raise MediaError(f"{self.index.root}: {TRIES} clips in a row cannot be read; see the log")

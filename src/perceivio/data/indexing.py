@@ -14,7 +14,6 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
 from .. import ffmpeg
-from ..errors import MediaError
 from ..ffmpeg import Losses
 from ..overlap import several_ahead
 from .catalogue import Clip, DataError, Index, open_file
@@ -161,7 +160,9 @@ def look(root: Place, candidate: Candidate) -> Facts:
     try:
         with open_file(root / candidate.path) as container:
             return examine(container)
-    except MediaError as error:
+    except UnfitError:
+        raise
+    except Exception as error:  # damaged files raise anything, and none may stop the others
         raise UnfitError("corrupt") from error
 
 

@@ -87,8 +87,9 @@ def pack(
     shard_megabytes  a shard is full before it would be larger; a larger clip has its own
     encoding         None copies the clips as they are
 
-    The same call after an interruption goes on where it stopped, and leaves what an uninterrupted
-    one would have. Raises DataError where the folder holds another pack.
+    A clip that is gone or damaged is left out. The same call after an interruption goes on where
+    it stopped, and leaves what an uninterrupted one would have. Raises DataError where the folder
+    holds another pack, and MediaError where a store or the disk fails.
     """
     _claim(folder, index, shard_megabytes, encoding)
     packed = _finished(folder)  # by shard: (row in the index, clip)
@@ -100,7 +101,11 @@ def pack(
         try:
             data = index.bytes_of(clip)
             return (clip, data) if encoding is None else encode(clip, data, encoding)
-        except (MediaError, UnfitError):
+        except (MediaError, UnfitError) as error:
+            # A store that is away for a while, or a full disk, must not thin out the pack.
+            cause = error.__cause__
+            if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+                raise
             return None
 
     limit = int(shard_megabytes * MEGABYTE)
@@ -156,6 +161,8 @@ def encode(clip: Clip, data: bytes, encoding: Encoding) -> tuple[Clip, bytes]:
                     writer.write(resize(picture[None], *size))
                 writer.write(samples=sound)
                 second += 1
+            if reader.losses.packets:  # which nobody could see any more
+                raise MediaError(f"{clip.path}: damaged")
         with ffmpeg.open_media(after) as container:
             facts = examine(container)
         encoded = after.read_bytes()

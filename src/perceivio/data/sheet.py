@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..clips import ClipFormat
-from ..errors import MediaError
 from ..overlap import several_ahead
 from .catalogue import Index
 from .excerpt import read_excerpt
@@ -48,7 +47,7 @@ def draw(
         try:
             with index.open(clip) as container:
                 frames, _ = read_excerpt(container, Fraction(clip.duration) / 2, ONE_FRAME)
-        except MediaError:
+        except Exception:  # damaged files raise anything
             return None
         picture = Image.fromarray(frames[0])
         picture.thumbnail(CELL)
