@@ -36,13 +36,13 @@ from perceivio.pipeline import clip_format
 from perceivio.writer import MediaWriter
 
 FILM = Path(__file__).parent.parent / "assets" / "bbb_scene.mp4"
-FILES = 4  # clips of the data set; read again and again
+FILES = 2  # clips of the data set; read again and again
 FORMAT = clip_format(preset("base"))
 PICTURE = ClipFormat(FORMAT.frames, FORMAT.height, FORMAT.width, FORMAT.frame_rate, 0, 0)
 
 
 def make_clips(folder: Path) -> Index:
-    """The film forth and back, ten seconds of it, four times."""
+    """The film forth and back, ten seconds of it, as often as there are files."""
     with MediaReader(FILM, 25, 48_000) as reader:
         frames, samples = reader.read(125, 240_000)
     small = resize(np.stack(frames), 256, 456)
@@ -111,7 +111,7 @@ def report(index: Index, clips: int, workers: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
     parser.add_argument("--clips", type=int, default=100, help="windows to read for each figure")
     parser.add_argument("--workers", type=int, default=2, help="processes of the last line")
     asked = parser.parse_args()
