@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 data = App(
     name="data",
     help="Index, pack and look at the clips to train on; places may be on any store: s3://...",
+    help_epilogue="Each verb explains itself: perceivio data index --help",
     help_format="markdown",
 )
 
@@ -77,7 +78,7 @@ def index(
         print_json({**report.to_dict(), "written": str(target)})
         return 0
     plain.print(
-        f"[bold]{escape(source)}[/bold]  {report.clips:,} clips, {report.seconds / 3600:.2f} hours;"
+        f"[bold]{escape(source)}[/bold]  {report.clips:,} clips, {_length(report.seconds)};"
         f" {report.labelled:,} of them in {report.classes} classes"
     )
     for what, groups in (("left out", report.left_out), ("kept", report.kept)):
@@ -202,6 +203,10 @@ def show(
         aside.print(f"note: {escape(path)}: cannot be read: its picture stays grey")
     plain.print(f"[bold]{escape(str(output))}[/bold]  {shown} of {len(clips):,} clips")
     return 0
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:,.1f} hours"
 
 
 def _free(target: Place, overwrite: bool) -> Place:
