@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 
+import av
 import fsspec
 import pyarrow.parquet as parquet
 import pytest
-from data_files import command, make_broken, make_clip
-from media_files import make_flash_and_beep
+from data_files import command, hum, make_broken, make_clip
+from media_files import make_media, numbered, read_number
 from test_cli import fails_in_one_line, perceivio
 
 from perceivio.config import preset
@@ -207,10 +209,47 @@ def test_any_store_gives_the_same_index(folder, tmp_path):
         memory.pseudo_dirs[:] = [""]
 
 
-def test_a_clip_whose_sound_lasts_longer_is_whole(tmp_path):
-    make_flash_and_beep(tmp_path / "a.mkv", [5], 2.0, sound_start=1.5)
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+def test_a_picture_shorter_than_its_sound_is_whole(tmp_path, name):
+    times = [1 + Fraction(n, 25) for n in range(50)]
+    make_media(tmp_path / name, [numbered(n) for n in range(50)], times, hum(4))
     clip = build(str(tmp_path))[0][0]
     assert clip.duration == pytest.approx(2.0, abs=0.002)
+
+
+def test_a_clip_cut_without_encoding_begins_where_it_shows(tmp_path):
+    """As Kinetics' are: the packets before the cut are there, and an edit list hides them."""
+    whole = make_clip(tmp_path / "whole.mp4", 100)  # a keyframe every 12 frames
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    with av.open(str(whole)) as source, av.open(str(folder / "cut.mp4"), "w") as target:
+        streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
+        source.seek(1_320_000)
+        for packet in source.demux():
+            if packet.dts is not None:
+                before = round(Fraction(33, 25) / packet.time_base)
+                packet.pts, packet.dts = packet.pts - before, packet.dts - before
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    index = build(str(folder))[0]
+    assert index[0].duration == pytest.approx(67 / 25, abs=0.002)
+    for start in (0, 1):
+        with index.open(index[0]) as container:
+            frames, _ = read_excerpt(container, Fraction(start), FORMAT)
+        assert read_number(frames[0]) == 33 + 25 * start
+
+
+def test_links_are_followed_and_those_to_nowhere_are_missing(tmp_path):
+    make_clip(tmp_path / "far" / "a.mp4")
+    folder = tmp_path / "videos"
+    (folder / "inside").mkdir(parents=True)
+    (folder / "linked").symlink_to(tmp_path / "far")
+    (folder / "inside" / "b.mp4").symlink_to(tmp_path / "far" / "a.mp4")
+    (folder / "inside" / "gone.mp4").symlink_to(tmp_path / "gone.mp4")
+    (folder / "inside" / "round").symlink_to(folder)
+    index, report = build(str(folder))
+    assert [clip.path for clip in index] == ["inside/b.mp4", "linked/a.mp4"]
+    assert report.left_out == {"missing": ["inside/gone.mp4"]}
 
 
 def test_what_is_no_index_is_told(capsys, folder, tmp_path):

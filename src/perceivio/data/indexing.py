@@ -181,14 +181,14 @@ def examine(container: Any) -> Facts:
     height, width = ffmpeg.to_rgb(frame, picture, VideoReformatter()).shape[:2]
     heard = None if sound is None else _first(container, sound)
     rate = picture.guessed_rate or picture.average_rate or Fraction(25)
-    begin, declared = origin(picture), _declared(container, picture)
-    reached = _end(container, picture, begin + (declared or 0), 1 / Fraction(rate))
-    furthest = reached
+    first, last = _declared(container, picture)
+    begin, end = origin(picture), _end(container, picture, last, 1 / Fraction(rate))
+    furthest = end
     if picture.duration is None and heard is not None:  # then the header tells the longest stream
-        furthest = max(reached, _end(container, sound, begin + (declared or 0), Fraction(0)))
-    if declared and furthest - begin < declared - max(CUT_SECONDS, CUT_SHARE * declared):
+        furthest = max(end, _end(container, sound, last, Fraction(0)))
+    if furthest < last - max(CUT_SECONDS, CUT_SHARE * (last - first)):
         raise UnfitError("truncated")
-    return Facts(float(reached - begin), float(rate), width, height, heard and heard.sample_rate)
+    return Facts(float(end - begin), float(rate), width, height, heard and heard.sample_rate)
 
 
 def _first(container: Any, stream: Any) -> Any:
@@ -198,11 +198,15 @@ def _first(container: Any, stream: Any) -> Any:
     return next(ffmpeg.decode(container, stream, Losses()), None)
 
 
-def _declared(container: Any, picture: Any) -> Fraction | None:
-    """Seconds that the picture lasts by the header, or where it does not tell, the whole file."""
+def _declared(container: Any, picture: Any) -> tuple[Fraction, Fraction]:
+    """Where the picture begins and ends by the header, or where that does not tell, the file:
+    timestamps in seconds."""
     if picture.duration is not None:
-        return picture.duration * picture.time_base
-    return None if container.duration is None else Fraction(container.duration, av.time_base)
+        first, length = origin(picture), picture.duration * picture.time_base
+    else:
+        first = Fraction(container.start_time or 0, av.time_base)
+        length = Fraction(container.duration or 0, av.time_base)
+    return first, first + length
 
 
 def _end(container: Any, stream: Any, near: Fraction, usual: Fraction) -> Fraction:

@@ -31,7 +31,7 @@ from ..errors import MediaError
 from ..media import MediaReader
 from ..overlap import several_ahead
 from ..writer import MediaWriter
-from .catalogue import Clip, DataError, Index
+from .catalogue import VERSION, Clip, DataError, Index
 from .indexing import UnfitError, examine
 from .store import Place
 
@@ -231,6 +231,7 @@ def _claim(folder: Place, index: Index, megabytes: float, encoding: Encoding | N
     with pa.ipc.new_stream(sink, index.table.schema) as stream:
         stream.write_table(index.table.combine_chunks())
     settings = {
+        "version": VERSION,
         "index": hashlib.sha256(sink.getvalue()).hexdigest(),
         "shard_megabytes": megabytes,
         "encoding": None if encoding is None else dataclasses.asdict(encoding),

@@ -72,7 +72,7 @@ def of_kinetics(annotations: Place, root: Place) -> list[Candidate]:
         raise DataError(f"{annotations}: not annotations of Kinetics: no column {absent[0]}")
     if not root.is_folder():
         raise DataError(f"{root}: no such folder")
-    files: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    files: dict[str, list[tuple[str, int | None]]] = defaultdict(list)
     for path, size in root.files().items():
         if PurePosixPath(path).suffix.lower() in SUFFIXES:
             files[PurePosixPath(path).stem].append((path, size))

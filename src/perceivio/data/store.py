@@ -5,6 +5,7 @@ A place is written as users write it: `videos`, `/data/videos`, `s3://bucket/vid
 
 from __future__ import annotations
 
+import os
 import posixpath
 import tempfile
 from collections.abc import Iterator
@@ -79,13 +80,14 @@ class Place:
     def exists(self) -> bool:
         return bool(self.store.exists(self.path))
 
-    def files(self) -> dict[str, int]:
-        """Every file below this folder, sorted: its path from here, and its size in bytes."""
+    def files(self) -> dict[str, int | None]:
+        """Every file below this folder, sorted: its path from here, and its size in bytes; None
+        for a link to nowhere."""
+        if self.is_local:
+            return dict(sorted(_local_files(Path(self.path))))
         found = self.store.find(self.path, detail=True)
-        return {
-            posixpath.relpath(path, self.path): int(info["size"])
-            for path, info in sorted(found.items())
-        }
+        sizes = ((posixpath.relpath(path, self.path), found[path]["size"]) for path in found)
+        return dict(sorted(sizes))
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """The file, or `size` bytes of it from `offset` on."""
@@ -119,6 +121,21 @@ class Place:
                 yield cast(BinaryIO, file)
                 file.flush()
                 self.store.put_file(file.name, self.path)
+
+
+def _local_files(folder: Path) -> Iterator[tuple[str, int | None]]:
+    """As `Place.files`, but linked folders are entered, which fsspec does not do."""
+    for where, folders, names in os.walk(folder, followlinks=True):
+        here = Path(where)
+        real = here.resolve()
+        # A link to a folder around it would be walked for ever.
+        folders[:] = [name for name in folders if not real.is_relative_to((here / name).resolve())]
+        for name in names:
+            path = here / name
+            yield (
+                path.relative_to(folder).as_posix(),
+                path.stat().st_size if path.exists() else None,
+            )
 
 
 def _name(store: Any) -> str:
