@@ -14,6 +14,7 @@ from perceivio.data import excerpt
 from perceivio.data.excerpt import read_excerpt
 from perceivio.errors import MediaError
 from perceivio.media import MediaReader
+from perceivio.writer import MediaWriter
 
 FORMAT = ClipFormat(16, 64, 64, 25, 10_240, 16_000)
 STARTS = (Fraction(0), Fraction(1, 3), Fraction(1), Fraction(7, 4), Fraction(32_001, 16_000))
@@ -83,20 +84,24 @@ def test_frames_of_uneven_length_are_shown_while_they_last(tmp_path):
 
 def test_frames_on_the_way_that_nothing_refers_to_are_not_decoded(tmp_path, monkeypatch):
     path = tmp_path / "a.mp4"
-    reference = [numbered(n) for n in range(100)]
-    make_media(path, reference, [Fraction(n, 25) for n in range(100)])
+    with MediaWriter(path, 25, (64, 96), encoder={"bf": "3", "g": "250"}) as writer:
+        writer.write(np.stack([numbered(n) for n in range(120)]))
+    every = [frame for _, frame in frames_of(path)]
     decoded = []
     plain = excerpt._decode
     monkeypatch.setattr(
         excerpt, "_decode", lambda *a: (decoded.append(frame) or frame for frame in plain(*a))
     )
-    frames, _ = read(path, Fraction(23, 25))  # keyframes every 12 frames: 12, 24, ...
-    assert [read_number(frame) for frame in frames] == list(range(23, 39))
-    assert len(decoded) <= 11 + 16
+    frames, _ = read(path, Fraction(90, 25))
+    assert [read_number(frame) for frame in frames] == list(range(90, 106))
+    assert all((a == b).all() for a, b in zip(frames, every[90:106], strict=True))
+    assert len(decoded) < 80  # of the 106 that come before the end of the window
     decoded.clear()
-    half_rate = ClipFormat(4, 64, 64, Fraction(25, 8), 0, 0)
-    frames, _ = read(path, 0, half_rate)
-    assert [read_number(frame) for frame in frames] == [0, 8, 16, 24]
+    slow = ClipFormat(4, 64, 64, Fraction(25, 8), 0, 0)
+    frames, _ = read(path, 1, slow)
+    assert [read_number(frame) for frame in frames] == [25, 33, 41, 49]
+    assert all((a == b).all() for a, b in zip(frames, every[25:50:8], strict=True))
+    assert len(decoded) < 40
 
 
 def test_behind_the_end_the_last_frame_and_silence(tmp_path):

@@ -70,7 +70,7 @@ def test_encoded_anew_it_is_small_and_quick_to_seek_in(folder, tmp_path):
     packed = Index.read(tmp_path / "pack" / "index.parquet")
     for before, after in zip(index, packed, strict=True):
         assert (after.width, after.height, after.label) == (48, 32, before.label)
-        assert after.path == before.path.replace(".mkv", ".mp4")
+        assert after.path == before.path
         assert after.duration == pytest.approx(before.duration, abs=0.002)
         with packed.open(after) as container:
             assert container.streams.video[0].codec_context.name == "h264"
@@ -112,6 +112,8 @@ def test_killed_it_goes_on_and_leaves_what_an_uninterrupted_run_leaves(folder, t
         return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, **how)
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    (killed / ".pack.json.part").write_bytes(b"{")  # killed before it had begun
     process = run(killed)
     deadline = time.monotonic() + 60
     while not (killed / "shard-00000.tar").exists() and time.monotonic() < deadline:
@@ -136,7 +138,7 @@ def test_killed_it_goes_on_and_leaves_what_an_uninterrupted_run_leaves(folder, t
     for name in names:
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     kept = parquet.read_table(whole / "index.parquet").column("path").to_pylist()
-    assert "class 0/2.mp4" not in kept
+    assert "class 0/2.mkv" not in kept
     assert len(kept) == 13
 
 

@@ -30,7 +30,8 @@ class DataError(PerceivioError):
 class Clip:
     """A row of an index.
 
-    path          of the clip's file from the data set's root, parts divided by "/"
+    path          of the clip's file from the data set's root, parts divided by "/"; in a pack,
+                  what it was before
     label         name of its class, if it has one
     start, stop   seconds in the longer video that it was cut from, where annotations say so
     duration      seconds from its first frame to the end of its last

@@ -78,7 +78,7 @@ def packets(container: Any, stream: Any, begin: Fraction, end: Fraction | None) 
             for packet in container.demux(stream):
                 if packet.pts is None and packet.dts is None:  # the empty one at the end
                     break
-                late = time(packet) > begin or not packet.is_keyframe
+                late = time_of(packet) > begin or not packet.is_keyframe
                 if late and not found and margin is not None:
                     break  # some formats land behind the target, or between two keyframes
                 found.append(packet)
@@ -93,7 +93,7 @@ def packets(container: Any, stream: Any, begin: Fraction, end: Fraction | None) 
     return []
 
 
-def time(packet: Any) -> Fraction:
+def time_of(packet: Any) -> Fraction:
     """When the packet is due, in seconds; raw AVI and the like only have decoding times."""
     return (packet.pts if packet.pts is not None else packet.dts) * packet.time_base
 
@@ -103,7 +103,7 @@ def _pictures(container: Any, stream: Any, times: list[Fraction]) -> list[np.nda
     tolerance = min(stream.time_base, STAMP_ROUNDING)
     times = [moment + tolerance for moment in times]
     found = packets(container, stream, times[0], times[-1])
-    due = sorted({time(packet) for packet in found if not packet.is_discard})
+    due = sorted({time_of(packet) for packet in found if not packet.is_discard})
     # A container without times of display (AVI) does not tell which frames will be wanted.
     shown = all(packet.pts is not None for packet in found)
     wanted = {_at(due, moment) for moment in times} if shown and due else None
@@ -129,7 +129,7 @@ def _decoded(
     decoder = stream.codec_context
     for packet in [*found, None]:
         if packet is not None:
-            needed = wanted is None or time(packet) in wanted
+            needed = wanted is None or time_of(packet) in wanted
             decoder.skip_frame = "DEFAULT" if needed else "NONREF"
         for frame in _decode(decoder, packet):
             stamp = ffmpeg.stamp(frame, stream)
@@ -169,7 +169,7 @@ def _samples(
     canvas = np.zeros(0, np.float32)
     position: int | None = None  # on the canvas, of the next sample
     for packet in packets(container, stream, first - WARM_UP, end + PAD):
-        due = time(packet)
+        due = time_of(packet)
         if due < first - WARM_UP:
             continue
         try:

@@ -17,7 +17,7 @@ from .. import ffmpeg
 from ..ffmpeg import Losses
 from ..overlap import several_ahead
 from .catalogue import Clip, DataError, Index, open_file
-from .excerpt import origin, packets, time
+from .excerpt import origin, packets, time_of
 from .sources import Candidate, of_folder, of_kinetics
 from .store import Place
 
@@ -215,7 +215,7 @@ def _end(container: Any, stream: Any, near: Fraction, usual: Fraction) -> Fracti
     `near` is where that is about, `usual` how long a frame lasts that does not tell.
     """
     ends = [
-        time(packet) + (packet.duration * packet.time_base if packet.duration else usual)
+        time_of(packet) + (packet.duration * packet.time_base if packet.duration else usual)
         for packet in packets(container, stream, near, None)
     ]
     return max(ends, default=origin(stream))

@@ -107,6 +107,8 @@ def pack(
             if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
                 raise
             return None
+        except OSError as error:
+            raise DataError(f"{clip.path}: {ffmpeg.reason(error)}") from error
 
     limit = int(shard_megabytes * MEGABYTE)
     fetched = zip(
@@ -115,8 +117,10 @@ def pack(
         strict=True,
     )
     source = _Peekable(fetched, lambda row: progress(row + 1, len(index)))
+    suffix = None if encoding is None else ".mp4"
     while source.more():
-        packed.append(_write_shard(folder / f"shard-{len(packed):05d}.tar", source, limit))
+        place = folder / f"shard-{len(packed):05d}.tar"
+        packed.append(_write_shard(place, source, limit, suffix))
     clips = [clip for shard in packed for _, clip in shard]
     if not clips:
         raise DataError(f"{index.root}: not one clip could be packed")
@@ -166,8 +170,7 @@ def encode(clip: Clip, data: bytes, encoding: Encoding) -> tuple[Clip, bytes]:
         with ffmpeg.open_media(after) as container:
             facts = examine(container)
         encoded = after.read_bytes()
-    path = str(PurePosixPath(clip.path).with_suffix(".mp4"))
-    return dataclasses.replace(clip, path=path, **dataclasses.asdict(facts)), encoded
+    return dataclasses.replace(clip, **dataclasses.asdict(facts)), encoded
 
 
 class _Peekable:
@@ -196,8 +199,10 @@ class _Peekable:
         self._next = None
 
 
-def _write_shard(place: Place, source: _Peekable, limit: int) -> list[tuple[int, Clip]]:
-    """Fill one shard, and say what it holds."""
+def _write_shard(
+    place: Place, source: _Peekable, limit: int, suffix: str | None
+) -> list[tuple[int, Clip]]:
+    """Fill one shard, and say what it holds. Members bear the clip's own suffix without another."""
     held: list[tuple[int, Clip]] = []
     try:
         with place.write() as file, tarfile.open(fileobj=file, mode="w") as tar:
@@ -206,9 +211,9 @@ def _write_shard(place: Place, source: _Peekable, limit: int) -> list[tuple[int,
                 if held and file.tell() + len(data) > limit:
                     break
                 clip = dataclasses.replace(clip, size=len(data), shard=place.name, offset=None)
-                suffix = PurePosixPath(clip.path).suffix
                 _add(tar, f"{row:09d}.json", json.dumps(dataclasses.asdict(clip)).encode())
-                offset = _add(tar, f"{row:09d}{suffix}", data)
+                name = f"{row:09d}{suffix or PurePosixPath(clip.path).suffix}"
+                offset = _add(tar, name, data)
                 held.append((row, dataclasses.replace(clip, offset=offset)))
                 source.take()
     except OSError as error:
@@ -242,7 +247,7 @@ def _claim(folder: Place, index: Index, megabytes: float, encoding: Encoding | N
             raise DataError(f"{folder}: holds a pack of other clips or settings; choose another")
         return
     folder.make_folder()
-    if folder.files():
+    if any(not name.endswith(".part") for name in folder.files()):
         raise DataError(f"{folder}: is not empty; choose a new folder for the pack")
     try:
         with note.write() as file:
