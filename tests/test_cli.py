@@ -44,7 +44,7 @@ def test_help_names_every_verb_and_loads_nothing_heavy():
     code = (
         "import sys; from perceivio.cli import app\n"
         "app(['--help'], result_action='return_value')\n"
-        "heavy = {'torch', 'av', 'numpy', 'PIL', 'safetensors', 'huggingface_hub'}\n"
+        "heavy = {'torch', 'av', 'numpy', 'PIL', 'safetensors', 'huggingface_hub', 'pyarrow'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

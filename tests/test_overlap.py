@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from perceivio.overlap import Behind, ahead
+from perceivio.overlap import Behind, ahead, several_ahead
 
 
 def threads() -> set[str]:
@@ -106,3 +106,25 @@ def test_where_the_giver_fails_what_waits_is_dropped():
     with pytest.raises(ValueError, match="stop"):
         give()
     assert done == [1]
+
+
+def test_several_work_at_a_time_and_answer_in_order():
+    together = threading.Barrier(3)
+    begun = []
+
+    def work(i):
+        begun.append(i)
+        if i < 3:
+            together.wait(timeout=10)
+        if i == 17:
+            raise ValueError("17")
+        return i * i
+
+    answers = several_ahead(work, iter(range(20)), threads=3)
+    for i in range(17):
+        assert next(answers) == i * i
+        assert max(begun) <= i + 7
+    with pytest.raises(ValueError, match="17"):
+        next(answers)
+    assert not threads()
+    assert list(several_ahead(work, [], threads=3)) == []

@@ -6,19 +6,18 @@ output; notes, progress and errors to standard error.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter, validators
-from rich.console import Console
 from rich.markup import escape
 
 from . import __version__
+from .cli_data import data
+from .console import Json, Overwrite, aside, complain, plain, print_json, progress
 from .errors import PerceivioError
 
 if TYPE_CHECKING:
@@ -48,9 +47,6 @@ Model = Annotated[
 Device = Annotated[
     str | None, Parameter(help="cpu, cuda, cuda:1, ...; without it, a GPU where there is one.")
 ]
-Json = Annotated[
-    bool, Parameter(name="--json", negative=(), help="Figures as JSON, one line a file.")
-]
 Start = Annotated[
     float, Parameter(help="Second at which to begin.", validator=validators.Number(gte=0))
 ]
@@ -58,10 +54,8 @@ Duration = Annotated[
     float | None, Parameter(help="Seconds to work on.", validator=validators.Number(gt=0))
 ]
 Top = Annotated[int, Parameter(help="Classes to name.", validator=validators.Number(gte=1))]
-Overwrite = Annotated[bool, Parameter(negative=(), help="Replace a file that is there.")]
 
-plain = Console(highlight=False, soft_wrap=True)
-aside = Console(stderr=True, highlight=False, soft_wrap=True)
+app.command(data)
 
 
 @app.command
@@ -184,7 +178,7 @@ def models(*, json: Json = False) -> int:
             }
         )
     if json:
-        _print_json({"models": rows})
+        print_json({"models": rows})
         return 0
     for row in rows:
         ratios = row["compression"]
@@ -243,10 +237,10 @@ def _each(
     code = 0
     for path in inputs:
         try:
-            with _progress(Path(path).name) as progress:
-                report = work(path, progress)
+            with progress(Path(path).name) as advance:
+                report = work(path, advance)
         except PerceivioError as error:
-            _complain(error)
+            complain(error)
             code = BAD_INPUT
             continue
         for note in report.notes:
@@ -257,28 +251,10 @@ def _each(
                 f"note: {escape(path)}: {packets} damaged packets, about {seconds:.2f} s, were lost"
             )
         if as_json:
-            _print_json(report.to_dict())
+            print_json(report.to_dict())
         else:
             show(report)
     return code
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[float, float], None]]:
-    """A bar on standard error where that is a terminal."""
-    if not aside.is_terminal:
-        yield lambda done, total: None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=aside, transient=True) as bar:
-        task = bar.add_task(escape(name), total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 def _print_head(report: Report) -> None:
@@ -325,20 +301,15 @@ def _print_classes(report: Report) -> None:
         plain.print(f"  {when:18} {named}")
 
 
-def _complain(error: Exception) -> None:
-    line = " ".join(str(error).split())
-    aside.print(f"perceivio: {escape(line)}", style="red" if aside.is_terminal else None)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and leave with its exit code: 0, or 2 for bad input."""
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except PerceivioError as error:
-        _complain(error)
+        complain(error)
         code = BAD_INPUT
     except CycloptsError as error:
-        _complain(error)
+        complain(error)
         code = BAD_INPUT
     except KeyboardInterrupt:
         aside.print("perceivio: interrupted; nothing half-written is left")

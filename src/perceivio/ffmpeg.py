@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -57,20 +57,27 @@ def open_media(path: Path) -> Any:
         raise MediaError(f"{path}: is a folder; name a media file in it")
     if path.is_file() and path.stat().st_size == 0:
         raise MediaError(f"{path}: is empty")
+    # Local files only: a playlist must not make the machine fetch what it names.
+    return _open(str(path.absolute()), str(path), "file")
+
+
+def open_stream(file: BinaryIO, name: str) -> Any:
+    """The same for a file object that can seek; `name` is for errors."""
+    return _open(file, name, "data")
+
+
+def _open(source: str | BinaryIO, name: str, protocols: str) -> Any:
     try:
-        # Local files only: a playlist must not make the machine fetch what it names.
-        container = av.open(
-            str(path.absolute()),
-            options={"protocol_whitelist": "file"},
-            metadata_errors="replace",
+        container: Any = av.open(
+            source, options={"protocol_whitelist": protocols}, metadata_errors="replace"
         )
     except (FFmpegError, OSError) as error:
         if isinstance(error, InvalidDataError):
-            raise MediaError(f"{path}: not a media file, or damaged beyond reading") from error
-        raise MediaError(f"{path}: cannot be read: {reason(error)}") from error
+            raise MediaError(f"{name}: not a media file, or damaged beyond reading") from error
+        raise MediaError(f"{name}: cannot be read: {reason(error)}") from error
     if container.format.name in TEXT_ART:
         container.close()
-        raise MediaError(f"{path}: is text, not a media file")
+        raise MediaError(f"{name}: is text, not a media file")
     return container
 
 

@@ -6,6 +6,7 @@ Few items are under way at a time: memory does not grow.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 DEPTH = 2  # items that are made ahead, or wait to be done with
 _END: Any = object()
@@ -31,6 +33,26 @@ def ahead(items: Iterable[Item], depth: int = DEPTH) -> Iterator[Item]:
             while (item := under_way.popleft().result()) is not _END:
                 under_way.append(pool.submit(next, source, _END))
                 yield item
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def several_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
+    """work(item) of each item in their order, by several threads, a few items ahead of the asker.
+
+    Exceptions come out as with `ahead`, and so does leaving early.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(threads, "perceivio-several") as pool:
+        first = itertools.islice(source, threads * DEPTH)
+        under_way = deque(pool.submit(work, item) for item in first)
+        try:
+            while under_way:
+                result = under_way.popleft().result()
+                under_way.extend(pool.submit(work, item) for item in itertools.islice(source, 1))
+                yield result
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -69,6 +70,7 @@ class MediaWriter:
     size        (height, width) of the frames, or None for no picture. Odd sizes grow by one pixel
                 where the format needs even ones.
     sample_rate Hz of the mono sound, or None for no sound.
+    encoder     options of the picture's encoder, as FFmpeg calls them, over those used by default.
 
     It is written to a hidden file beside `path` and renamed at the end; after an error nothing is
     left. Raises MediaError in one line where the file exists and `overwrite` is not set, the
@@ -82,8 +84,10 @@ class MediaWriter:
         size: tuple[int, int] | None = None,
         sample_rate: int | None = None,
         overwrite: bool = False,
+        encoder: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
+        self._encoder = encoder or {}
         target = TARGETS.get(self.path.suffix.lower())
         if target is None:
             raise MediaError(f"{path}: unknown suffix; choose one of {' '.join(TARGETS)}")
@@ -135,7 +139,7 @@ class MediaWriter:
             video: Any = self._container.add_stream(
                 target.video,
                 rate=exact(frame_rate or 1),
-                options=dict(ENCODER_OPTIONS.get(target.video, {})),
+                options={**ENCODER_OPTIONS.get(target.video, {}), **self._encoder},
             )
             video.width, video.height, video.pix_fmt = width, height, target.pixels
             if even == 2:

@@ -1,0 +1,187 @@
+"""An index: one row for each clip of a data set, in a Parquet file that any tool can read."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from .. import ffmpeg
+from ..errors import MediaError, PerceivioError
+from .store import Place
+
+VERSION = 1
+METADATA = b"perceivio"  # key of our JSON in the Parquet file's metadata
+
+
+class DataError(PerceivioError):
+    """A data set that cannot be read or written as asked."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A row of an index.
+
+    path          of the clip's file from the data set's root, parts divided by "/"; in a pack,
+                  what it was before
+    label         name of its class, if it has one
+    start, stop   seconds in the longer video that it was cut from, where annotations say so
+    duration      seconds from its first frame to the end of its last
+    frame_rate    frames/s
+    width, height in square pixels, upright
+    has_audio, sample_rate  whether it has sound, and at how many Hz
+    size          bytes of its file, or of its part of a shard
+    shard, offset the shard it is packed in, and its first byte there; None for a file of its own
+    """
+
+    path: str
+    label: str | None
+    start: float | None
+    stop: float | None
+    duration: float
+    frame_rate: float
+    width: int
+    height: int
+    has_audio: bool
+    sample_rate: int | None
+    size: int
+    shard: str | None = None
+    offset: int | None = None
+
+
+COLUMNS = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("start", pa.float64()),
+        pa.field("stop", pa.float64()),
+        pa.field("duration", pa.float64(), nullable=False),
+        pa.field("frame_rate", pa.float64(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("has_audio", pa.bool_(), nullable=False),
+        pa.field("sample_rate", pa.int32()),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("shard", pa.string()),
+        pa.field("offset", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Index:
+    """The clips of a data set, and where they are.
+
+    root     folder of the files or of the shards
+    classes  names of the classes, sorted; a clip's class index counts in these
+    table    the columns of `Clip`
+    """
+
+    root: Place
+    classes: tuple[str, ...]
+    table: pa.Table
+
+    @classmethod
+    def of(cls, root: Place, clips: Iterable[Clip]) -> Index:
+        """An index of these clips, in this order; its classes are the labels they bear."""
+        rows = [dataclasses.asdict(clip) for clip in clips]
+        table = pa.Table.from_pylist(rows, schema=COLUMNS)
+        labels = {row["label"] for row in rows} - {None}
+        return cls(root, tuple(sorted(labels)), table)
+
+    @classmethod
+    def read(cls, url: str | Path | Place, root: str | Path | None = None) -> Index:
+        """An index from its file. `root` says where the clips are now, if they were moved alone.
+
+        Raises DataError for a file that is absent or no index.
+        """
+        place = url if isinstance(url, Place) else Place.of(url)
+        try:
+            table = parquet.read_table(io.BytesIO(place.read()))
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise DataError(
+                f"{place}: no such index; make one with `perceivio data index`"
+            ) from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{place}: not an index: no Parquet file") from error
+        told = (table.schema.metadata or {}).get(METADATA)
+        if told is None:
+            raise DataError(f"{place}: not an index: made by another program")
+        facts = json.loads(told)
+        if facts["version"] != VERSION:
+            raise DataError(f"{place}: made by another version; run `perceivio data index` again")
+        if root is not None:
+            home = Place.of(root)
+        elif facts["root_is_relative"]:
+            home = place.parent / facts["root"]
+        else:
+            home = Place.of(facts["root"])
+        return cls(home, tuple(facts["classes"]), table.select(COLUMNS.names).cast(COLUMNS))
+
+    def write(self, place: Place) -> None:
+        """Write it, whole or not at all.
+
+        Where the index lies inside the root or above it, the root is told from the index, so that
+        the two can move together; else by its full name.
+        """
+        near = self.root.holds(place.parent) or place.parent.holds(self.root)
+        facts = {
+            "version": VERSION,
+            "root": self.root.relative_to(place.parent) if near else str(self.root),
+            "root_is_relative": near,
+            "classes": self.classes,
+        }
+        table = self.table.replace_schema_metadata({METADATA: json.dumps(facts).encode()})
+        try:
+            with place.write() as file:
+                parquet.write_table(table, file)
+        except OSError as error:
+            raise DataError(f"{place}: cannot be written: {ffmpeg.reason(error)}") from error
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, row: int) -> Clip:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of an index of {len(self)} clips")
+        return Clip(*(column[row % len(self)].as_py() for column in self._columns))
+
+    @cached_property
+    def _columns(self) -> list[Any]:
+        return [self.table.column(field.name) for field in dataclasses.fields(Clip)]
+
+    def bytes_of(self, clip: Clip) -> bytes:
+        """The clip's media file, whole. Raises MediaError where it cannot be read."""
+        try:
+            if clip.shard is None:
+                return (self.root / clip.path).read()
+            data = (self.root / clip.shard).read(clip.offset or 0, clip.size)
+        except OSError as error:
+            raise MediaError(f"{clip.path}: cannot be read: {ffmpeg.reason(error)}") from error
+        if len(data) != clip.size:
+            raise MediaError(f"{clip.path}: {clip.shard} ends before the clip does")
+        return data
+
+    def open(self, clip: Clip) -> Any:
+        """The clip as an open PyAV container. Raises MediaError where it cannot be read."""
+        if clip.shard is not None:
+            return ffmpeg.open_stream(io.BytesIO(self.bytes_of(clip)), clip.path)
+        return open_file(self.root / clip.path)
+
+
+def open_file(place: Place) -> Any:
+    """A media file of its own as an open PyAV container; of a remote one only what is needed."""
+    if place.is_local:
+        return ffmpeg.open_media(Path(place.path))
+    try:
+        return ffmpeg.open_stream(place.open(), str(place))
+    except OSError as error:
+        raise MediaError(f"{place}: cannot be read: {ffmpeg.reason(error)}") from error
