@@ -94,6 +94,7 @@ def test_classify_names_windows_and_file():
     assert result.stdout.count("%") == 4 * 3
     found = json.loads(perceivio("classify", ASSETS / "digit.mp4", "--json").stdout)
     assert [w["start"] for w in found["windows"]] == pytest.approx([0, 0.64, 1.28])
+    assert found["classes"][0]["name"] == "5"  # an image and a voice of the test half
 
 
 def test_a_file_that_is_there_is_not_overwritten_unless_asked(clip, tmp_path):
