@@ -211,7 +211,11 @@ def test_a_batch_goes_into_the_model(index):
     assert inputs["image"].max() <= 1
     assert inputs["label"].sum() == 3  # one clip has no label
     with torch.inference_mode():
-        assert MultimodalAutoencoder(config).encode(inputs).shape == (4, 168, 256)
+        assert MultimodalAutoencoder(config).encode(inputs).shape == (
+            4,
+            config.latents,
+            config.latent_channels,
+        )
 
 
 def test_what_cannot_be_trained_on_is_told(index):
