@@ -30,7 +30,7 @@ def test_the_fixed_interface(small, clip):
     points = torch.tensor([3, 60])
     some = small.decode(latents, {"image": points})
     assert set(some) == {"image"}
-    assert some["image"].shape == (2, 2, 4 * 16 * 16 * 3)
+    assert some["image"].shape == (2, 2, 8 * 8 * 8 * 3)
     for name, values in small.reconstruct(clip).items():
         torch.testing.assert_close(values, outputs[name])
 

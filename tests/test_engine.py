@@ -2,10 +2,13 @@
 random weights, with the plain module in float64 as the oracle."""
 
 import copy
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
+import time
 from math import prod
 
 import pytest
@@ -353,7 +356,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_shared_work_runs_on_threads_and_leaves_nothing_behind():
+def test_shared_work_runs_on_threads_that_are_kept():
     meeting = threading.Barrier(2, timeout=10)  # passes only where two are at work at once
 
     def work(item: int) -> tuple[int, int]:
@@ -369,7 +372,29 @@ def test_shared_work_runs_on_threads_and_leaves_nothing_behind():
     thread.start()
     thread.join()
     assert [torch.get_num_threads(), *fresh] == [2, 2]
-    assert not [t for t in threading.enumerate() if t.name.startswith("perceivio")]
+    kept = workers()
+    for _ in range(5):
+        share(abs, range(9), CPU)
+    assert workers() == kept
+
+
+def workers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("perceivio")}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_forked_process_has_threads_of_its_own():
+    assert share(abs, range(4), CPU) == [0, 1, 2, 3]
+    child = os.fork()
+    if not child:
+        os._exit(0 if share(abs, range(-4, 0), CPU) == [4, 3, 2, 1] else 1)
+    until = time.monotonic() + 30
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+        time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -385,7 +410,10 @@ def test_an_exception_of_a_thread_is_raised_and_ends_the_others():
         share(work, range(100_000), CPU)
     assert len(done) < 99_999
     assert torch.get_num_threads() == 2
-    assert not [t for t in threading.enumerate() if t.name.startswith("perceivio")]
+    count = len(done)
+    time.sleep(0.05)
+    assert len(done) == count  # nothing is still at work
+    assert share(abs, range(3), CPU) == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("two_threads")

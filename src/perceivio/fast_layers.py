@@ -20,7 +20,7 @@ from .linear import fast, linear
 from .workers import share
 
 SCORES = 2**16, 2**22  # fewest and most scores of a head that are made at once
-ROWS = 2**26  # multiply-adds of a self-attend that are worth threads with rows of their own
+ROWS = 2**28  # multiply-adds of a self-attend that are worth threads with rows of their own
 
 
 def cross_attend(layer: CrossAttend, queries: Tensor, attended: Tensor) -> Tensor:

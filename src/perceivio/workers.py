@@ -7,9 +7,11 @@ another process takes delays its own tile only.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -36,20 +38,30 @@ def share(
 
     @torch.inference_mode()
     def run() -> None:
+        if torch.get_num_threads() != 1:  # asking fixes it for this thread, setting it does not
+            torch.set_num_threads(1)
         for index in iter(left.popleft, None):
             results[index] = work(items[index])
 
     before = torch.get_num_threads()
     try:
-        # torch's number of threads is each thread's own, and its default for new threads.
-        with ThreadPoolExecutor(threads, "perceivio", torch.set_num_threads, (1,)) as pool:
-            running = [pool.submit(run) for _ in range(threads)]
-            try:
-                wait(running, return_when=FIRST_EXCEPTION)
-            finally:  # after an exception, Ctrl-C too, threads end after the item they are at
-                left.extendleft(ends)
+        pool = _pool(os.getpid(), threads)
+        running = [pool.submit(run) for _ in range(threads)]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+        finally:  # after an exception, Ctrl-C too, threads end after the item they are at
+            left.extendleft(ends)
+            wait(running)
         for each in running:
             each.result()
     finally:
+        # torch's number of threads is each thread's own, and its default for new threads.
         torch.set_num_threads(before)
     return [results[index] for index in range(len(items))]
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that are kept: to start two and tell torch takes 2 ms. A forked process has none of
+    its parent's, so it gets its own."""
+    return ThreadPoolExecutor(threads, "perceivio")
