@@ -33,9 +33,9 @@ demo: setup
 	$(BIN)/perceivio reconstruct assets/bbb_scene.mp4 --side-by-side --overwrite -o demo/bbb_scene.mp4
 	$(BIN)/perceivio classify assets/digit.mp4 --top 3
 	@echo
-	@echo "The digit is a 5, drawn by a hand and said by a voice that the model has never met."
+	@echo "The digit is a 5. Neither this image nor this voice was used to teach it digits."
 	@echo "Look at demo/bbb_scene.mp4: the original on the left, on the right what the model made of"
-	@echo "it from 96 latents a window. Now try a video of your own:"
+	@echo "it from 168 latents a window. Now try a video of your own:"
 	@echo "    $(BIN)/perceivio reconstruct YOUR_VIDEO --side-by-side"
 
 test: setup
