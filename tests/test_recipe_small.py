@@ -160,4 +160,5 @@ def test_scoring_prints_a_line_a_source(work):
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"made up\s+40 ", ran.stdout)
     assert re.search(r"digits\s+20 ", ran.stdout)
+    assert re.search(r"^\d+ of 60 clips gain less than 3 dB$", ran.stdout, re.MULTILINE)
     assert "label masked: top-1" in ran.stdout

@@ -20,6 +20,7 @@ from torch import Tensor
 from perceivio.model import MultimodalAutoencoder
 from recipes.small.bank import Bank, Batch
 
+SMALL_GAIN = 3.0  # dB over the mean colour: clips with less are counted
 QUIET = 1e-4  # mean square below which a clip counts as silent and has no SNR
 
 
@@ -70,6 +71,7 @@ def score(module: MultimodalAutoencoder, bank: Bank) -> dict[str, dict[str, floa
         name: {
             **{key: float(np.nanmean(values)) for key, values in found.items()},
             "gain_min": float(np.min(found["gain"])),
+            "gain_small": int(np.sum(np.less(found["gain"], SMALL_GAIN))),
             "snr_min": float(np.fmin.reduce(found["snr"])),  # nan where all are
             "clips": len(found["gain"]),
         }
@@ -94,6 +96,9 @@ def table(scores: dict[str, dict[str, float]]) -> str:
             f"{name[:32]:32} {row['clips']:5.0f} {row['psnr']:6.2f} {row['mean_colour']:6.2f}"
             f" {row['gain']:+6.2f} {row['gain_min']:+6.2f} {row['snr']:6.2f} {row['snr_min']:6.2f}"
         )
+    small = sum(row["gain_small"] for row in scores.values())
+    clips = sum(row["clips"] for row in scores.values())
+    lines.append(f"{small:.0f} of {clips:.0f} clips gain less than {SMALL_GAIN:.0f} dB")
     digits = scores["digits"]
     lines.append(
         f"digits, label masked: top-1 {digits['top1']:.1%}"
