@@ -16,7 +16,7 @@ from .pack import Pack, has_pack, save_pack
 
 PHOTO_SIDE = 320  # short side kept of a photograph
 STAMP_SIDE = 200
-FLAT = 10.0  # a clip that varies less (plain ground only) is drawn again
+FLAT = 10.0  # a clip that differs less from its mean colour (plain ground only) is drawn again
 SMALLEST = 120  # pictures with a shorter side than this are left out
 TUXPAINT, GCOMPRIS, MATE = "tuxpaint-stamps-default", "gcompris-qt-data", "mate-backgrounds"
 # Activities of gcompris whose pictures are photographs (the others are drawings).
@@ -204,7 +204,7 @@ class Photos:
         """A random clip and the package its picture is from."""
         video, package = self._clip(rng)
         for _ in range(4):
-            if video.std() > FLAT:
+            if (video - video.mean((0, 1, 2))).std() > FLAT:
                 break
             video, package = self._clip(rng)
         return video, package
