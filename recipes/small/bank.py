@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FAINTEST = 0.05  # contrast that a faded clip keeps at least
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -29,6 +31,18 @@ class Batch:
         known = self.label.clamp(min=0)
         one_hot = torch.nn.functional.one_hot(known, classes) * (self.label >= 0)[:, None]
         return {"image": self.image, "audio": self.audio, "label": one_hot.float()}
+
+
+def fade(clips: Tensor, rng: np.random.Generator) -> Tensor:
+    """Clips (B, T, 3, H, W) on their way to a plain colour, half of them to black or white: films
+    have such moments, and next to nothing of a picture is the hardest to be better than."""
+    count = len(clips)
+    colour = rng.random((count, 3))
+    ends = rng.random(count) < 0.5
+    colour[ends] = rng.integers(0, 2, (ends.sum(), 1))
+    left = np.exp(rng.uniform(np.log(FAINTEST), 0.0, (count, 1, 1, 1, 1)))
+    ground = torch.from_numpy(colour[:, None, :, None, None]).float()
+    return ground + (clips - ground) * torch.from_numpy(left).float()
 
 
 class Bank:
@@ -56,7 +70,7 @@ class Bank:
 
     def random(self, size: int, seed: int, step: int, digits: float = 0.3) -> Batch:
         """A random batch with this share of digits, varied: clips that are no digits are mirrored,
-        played backwards, their colours changed and their sound exchanged; all sound is made
+        played backwards, their colours changed, faded and their sound exchanged; all sound is made
         louder or softer."""
         rng = np.random.default_rng((seed, step))
         labelled = self.label >= 0
@@ -79,6 +93,8 @@ class Bank:
         chosen = some(0.3)
         gain = torch.from_numpy(rng.uniform(0.6, 1.2, (len(chosen), 1, 1, 1, 1))).float()
         image[chosen] = (image[chosen] * gain).clamp(0, 1)
+        chosen = some(0.3)
+        image[chosen] = fade(image[chosen], rng)
         chosen = some(0.5)
         audio[chosen] = audio[rng.permutation(chosen)]
         gain = torch.from_numpy(np.exp(rng.normal(0, 0.7, (size, 1, 1)))).float()

@@ -106,13 +106,18 @@ def make_block(task: tuple) -> int:
 
 
 def make_side(media: Path, work: Path, split: str, counts: list[int]) -> None:
-    """Write one side of the bank."""
+    """Write one side of the bank, if it is not there yet."""
+    out, whole = work / split, work / split / "sources.json"  # written last
+    if whole.exists() and len(np.load(out / "label.npy", mmap_mode="r")) == sum(counts):
+        print(f"  {split}: is there; to make it again, delete {out}", flush=True)
+        return
+    whole.unlink(missing_ok=True)
     studio = Studio(media, work, split)
     for i, kind in enumerate(KINDS):
         if studio.lacks(kind):
             print(f"  {split}: nothing to make a {kind} clip from, none are made", flush=True)
             counts[i] = 0
-    out, total = work / split, sum(counts)
+    total = sum(counts)
     if not total:
         raise SystemExit("no material could be had: see the notes above")
     out.mkdir(parents=True, exist_ok=True)
@@ -124,7 +129,6 @@ def make_side(media: Path, work: Path, split: str, counts: list[int]) -> None:
     ):
         shape = (total, *shape)
         np.lib.format.open_memmap(out / f"{name}.npy", "w+", dtype=kind, shape=shape).flush()
-    (out / "sources.json").write_text(json.dumps(dict(enumerate(SOURCES)), indent=1))
     # Kinds in random order: any contiguous slice of the bank is a fair sample.
     rng = np.random.default_rng((SEED, split == "test"))
     kinds = rng.permutation(np.repeat(np.arange(3), counts))
@@ -139,6 +143,7 @@ def make_side(media: Path, work: Path, split: str, counts: list[int]) -> None:
             if done % 2000 < BLOCK or done == total:
                 spent = f"{time.time() - start:.0f} s"
                 print(f"  {split}: {done} of {total} clips, {spent}", flush=True)
+    whole.write_text(json.dumps(dict(enumerate(SOURCES)), indent=1))
 
 
 def main() -> None:

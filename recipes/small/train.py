@@ -39,7 +39,7 @@ from recipes.small.start import WHERE, fit_outputs, free, start_at_positions, ta
 @dataclass(frozen=True)
 class Settings:
     pieces: int = 2000  # steps on pieces of clips
-    whole: int = 500  # steps on whole clips, after them
+    whole: int = 700  # steps on whole clips, after them
     horizon: int = 3200  # steps after which the rates of the first part would be at nothing
     warm_up: int = 100  # steps over which rates of learning rise at the beginning
     whole_warm_up: int = 50  # and of the second part
@@ -120,7 +120,7 @@ def losses(
     everyone = torch.ones_like(unlabelled).to(device)
 
     found = {}
-    for name, floor in (("image", 1e-4), ("audio", None)):
+    for name, floor in (("image", 2e-5), ("audio", None)):
         if name not in points:
             continue
         io = module.io(name)
