@@ -22,6 +22,7 @@ from perceivio import engine as engine_file
 from perceivio import fast_layers
 from perceivio.config import Attend, Config, Modality, preset
 from perceivio.engine import Engine, decode_pays, encode_pays
+from perceivio.factored_encode import Tokens
 from perceivio.linear import linear
 from perceivio.model import InputError, MultimodalAutoencoder
 from perceivio.workers import share
@@ -172,6 +173,28 @@ def test_tiles_of_any_size_give_the_same(monkeypatch, size):
         assert difference(values, outputs[name]) < 1e-5
 
 
+@pytest.mark.usefixtures("always_factored")
+def test_scores_beyond_the_range_of_powers(monkeypatch):
+    """Attention so sharp that powers of the scores overflow, the highest among the last tokens."""
+    monkeypatch.setattr("perceivio.factored_encode.TILE", 30)
+    module = weights(tiny(), 3)
+    with torch.no_grad():
+        module.encoder.cross_attend.attention.query.weight *= 150
+        module.decoder.cross_attend.attention.query.weight *= 150
+    inputs = inputs_of(module.config, 2, 3)
+    exact = copy.deepcopy(module).double()
+    with torch.no_grad():
+        latents = exact.encode({name: values.double() for name, values in inputs.items()})
+        wanted = exact.decode(latents)
+    gathered = []
+    gather = Tokens._gather
+    monkeypatch.setattr(Tokens, "_gather", lambda *a: gathered.append(gather(*a)) or gathered[-1])
+    assert difference(Engine(module).encode(inputs), latents) < 1e-2
+    assert not all(part.count.isfinite().all() for part in gathered)  # some had to be done again
+    for name, values in Engine(module).decode(latents.float()).items():
+        assert difference(values, wanted[name]) < 1e-2
+
+
 def test_plain_chunks_make_no_difference(monkeypatch):
     module = weights(tiny(), 0)
     latents = Engine(module).encode(inputs_of(module.config, 3, 0))
@@ -182,24 +205,28 @@ def test_plain_chunks_make_no_difference(monkeypatch):
         assert difference(values, whole[name]) < 1e-5
 
 
-@pytest.mark.parametrize("threads", [2, 3, 7])
-def test_threads_with_rows_of_their_own_make_no_difference(monkeypatch, threads):
+@pytest.mark.parametrize(("threads", "batch"), [(2, 1), (3, 1), (7, 2), (2, 2), (2, 5)])
+def test_threads_with_a_part_of_their_own_make_no_difference(monkeypatch, threads, batch):
+    """Rows of an example where threads are more, examples where these are."""
     process = Attend(heads=2, qk_channels=6, v_channels=10, widening=2)
     module = weights(tiny(self_attends=2, blocks=2, process=process), 0)
-    inputs = inputs_of(module.config, 1, 0)
-    monkeypatch.setattr("perceivio.fast_layers.ROWS", 1e18)
+    inputs = inputs_of(module.config, batch, 0)
+    monkeypatch.setattr("perceivio.fast_layers.WORK", 1e18)
     plain = Engine(module).encode(inputs)
-    monkeypatch.setattr("perceivio.fast_layers.ROWS", 0)
+    monkeypatch.setattr("perceivio.fast_layers.WORK", 0)
     used = []
-    by_rows = fast_layers._by_rows
-    monkeypatch.setattr(fast_layers, "_by_rows", lambda *a: used.append(1) or by_rows(*a))
+    for name in ("_by_rows", "_in_turn"):
+        of_name = getattr(fast_layers, name)
+        monkeypatch.setattr(
+            fast_layers, name, lambda *a, name=name, f=of_name: used.append(name) or f(*a)
+        )
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         found = Engine(module).encode(inputs)
     finally:
         torch.set_num_threads(before)
-    assert used == [1]
+    assert used == (["_by_rows"] if batch < threads else ["_in_turn"] * threads)
     assert difference(found, plain) < 1e-5
     with torch.no_grad():
         assert difference(found, module.encode(inputs)) < TOLERANCE

@@ -22,6 +22,8 @@ The LayerNorm needs the variance of o over E channels. Centre [W_o | b_o] over t
 factorise, = Q R with orthonormal columns in Q: then r = R [G; 1] has |r|^2 = E variance, and the
 MLP's first map reads r through (W_1 g) Q. R is never inverted: with a zero bias it is singular.
 
+The softmax is one of powers of two (powers.py); a clip's tables bound its scores.
+
 Both, [R; A W_o] and its bias, are the `mixing` of G. With one head it goes into the values of a
 clip, V~ = V mixing^T + bias (weights sum to 1), and P V~ gives r and the residual at once. Left
 for a point are N exponentials and the products with V~, W_1 and A W_2. The value map goes in too:
@@ -45,6 +47,7 @@ from .factored_encode import exact
 from .layers import LAYER_NORM_EPS, CrossAttend
 from .linear import Gelu, linear, packed
 from .model import MultimodalAutoencoder
+from .powers import FAR, UNIT, powers
 from .tables import Rows, Separable, Tile, tiles_of
 from .workers import share
 
@@ -141,14 +144,16 @@ class Writer:
     grid     output points along each dimension
     queries  what they are
     sums     sum and sum of squares of every query's channels
-    keys     (H, E, channels a head): turns keys into k~
-    offset   (channels a head x H,): c_j = offset . k_j
+    closest  the largest 1 / std of a query
+    keys     (H, E, channels a head): turns keys into k~ of powers of two
+    offset   (channels a head x H,): c_j = offset . k_j, of powers of two
     """
 
     module: MultimodalAutoencoder
     grid: tuple[int, ...]
     queries: Rows
     sums: Separable
+    closest: float
     keys: Tensor
     offset: Tensor
     answers: Answers
@@ -160,19 +165,25 @@ class Writer:
         layer, device = module.decoder.cross_attend, module.encoder.latents.device
         attention, query = layer.attention, layer.attention.query
         width = len(query.weight) // attention.heads
-        keys = exact(query.weight) * exact(layer.query_norm.weight) / width**0.5
+        unit = UNIT / width**0.5
+        keys = exact(query.weight) * exact(layer.query_norm.weight) * unit
         keys -= keys.mean(1, keepdim=True)
         offset = exact(query.weight) @ exact(layer.query_norm.bias) + exact(query.bias)
         io = module.io(name)
         learned = torch.cat([exact(io.query), exact(io.query_padding)])
         queries = Rows.of(io.query_axes(), 0, learned)
+        grid, sums = io.modality.query_grid, queries.sums()
+        tiles = tiles_of(grid, None, TILE, torch.device("cpu"))
+        channels = len(queries.shared)
+        closest = max(_scale(sums, tile, channels).max().item() for tile in tiles)
         return cls(
             module=module,
-            grid=module.config.modalities[name].query_grid,
+            grid=grid,
             queries=queries,
-            sums=queries.sums().to(device),
+            sums=sums.to(device),
+            closest=closest,
             keys=keys.unflatten(0, (-1, width)).mT.to(device, torch.float32).contiguous(),
-            offset=(offset / width**0.5).to(device, torch.float32),
+            offset=(offset * unit).to(device, torch.float32),
             answers=Answers.of(module, name, queries),
         )
 
@@ -201,13 +212,15 @@ class Writer:
         offsets = (k * self.offset).unflatten(1, (heads, -1)).sum(2).T.contiguous()
         by_head = zip(k.chunk(heads, 1), self.keys, strict=True)
         tables = self.queries.through(torch.cat([linear(k.contiguous(), w) for k, w in by_head]))
+        reach = torch.stack([table.abs().amax(0) for table in tables.tables]).sum(0)
+        far = (reach * self.closest + offsets.flatten().abs()).max().item() > FAR
         if heads > 1:
             v = linear(normed, attention.value.weight, attention.value.bias)
             values = [packed(part, ROWS) for part in v.T.chunk(heads)]
-            return Clip(self, tables, offsets, values, v.dtype)
+            return Clip(self, tables, offsets, far, values, v.dtype)
         u = torch.layer_norm(latents, latents.shape[1:], None, None, LAYER_NORM_EPS) + 1
         values = linear(self.answers.mixing, u) + self.answers.bias[:, None]
-        return Clip(self, tables, offsets, [packed(values, ROWS)], values.dtype)
+        return Clip(self, tables, offsets, far, [packed(values, ROWS)], values.dtype)
 
 
 @dataclass(frozen=True)
@@ -216,6 +229,7 @@ class Clip:
 
     tables   q_n . k~_j, (n_i, H N) for each dimension
     offsets  (H, N): c_j
+    far      whether scores may be too large for powers of two as they are
     values   of each head, transposed: (channels a head, N), or V~ of the only head
     dtype    of those
     """
@@ -223,18 +237,27 @@ class Clip:
     writer: Writer
     tables: Separable
     offsets: Tensor
+    far: bool
     values: list[Tensor]
     dtype: torch.dtype
 
     def __call__(self, tile: Tile) -> Tensor:
         """[r | residual] at the points of a tile, (P, k + outputs)"""
-        mean, square = (self.writer.sums(tile) / self.writer.answers.channels).split(1, 1)
-        scale = (square - mean.square() + LAYER_NORM_EPS).rsqrt()
+        scale = _scale(self.writer.sums, tile, self.writer.answers.channels)
         scores = self.tables(tile).unflatten(1, self.offsets.shape)  # P x H x N
-        weights = torch.addcmul(self.offsets, scores, scale[:, None]).softmax(2)
+        scores = torch.addcmul(self.offsets, scores, scale[:, None])
+        weights, total = powers(scores, self.far)
         weights = weights.to(self.dtype)
-        gathered = [linear(weights[:, head], v) for head, v in enumerate(self.values)]
+        gathered = [
+            linear(weights[:, head], v).div_(total[:, head]) for head, v in enumerate(self.values)
+        ]
         if len(gathered) == 1:
             return gathered[0]
         answers = self.writer.answers
         return linear(torch.cat(gathered, 1), answers.mixing, answers.bias)
+
+
+def _scale(sums: Separable, tile: Tile, channels: int) -> Tensor:
+    """1 / std of the queries at the points of a tile, (P, 1)"""
+    mean, square = (sums(tile) / channels).split(1, 1)
+    return (square - mean.square() + LAYER_NORM_EPS).rsqrt()

@@ -27,8 +27,14 @@ and W_v g can wait until tokens have been gathered. With w_ij = a_ij / std_j,
 The content needs the product with w. Positions need only w's sums over all but one dimension,
 times that dimension's features, and the padding, the same for all tokens, needs w's whole sum.
 
-This runs over tiles of tokens with a running maximum of the scores. A modality that is masked
-whole is one token whose weight counts M times.
+This runs over tiles of tokens. What every score is of passes over a tile is what it costs, next
+to the two products, so there are few: scores are in powers of two (powers.py), 1 / std_j is added
+to them as its logarithm, which makes them those of w, and the sum of a_ij = w_ij std_j comes out
+of the product with the content, std_j being one more channel of it. So that powers stay finite,
+the highest score of the first tile is taken off; should others be higher by far, tiles are gone
+through again with the highest of all.
+
+A modality that is masked whole is one token whose weight counts M times.
 """
 
 from __future__ import annotations
@@ -44,20 +50,22 @@ from .layers import LAYER_NORM_EPS
 from .linear import linear
 from .modalities import ModalityIO
 from .model import MultimodalAutoencoder
+from .powers import UNIT
 from .tables import Rows, Separable, Tile, tiles_of
 from .workers import share
 
 TILE = 2**18  # scores in a tile: 1 MB, which a core's own cache holds
 PIECE = 2**11  # tokens that are worth a thread of their own
+MANY = 2.0**60  # a sum of weights up to which it is left as it is
 
 
 @dataclass(frozen=True)
 class Partial:
-    """What queries have gathered from some of the tokens, in units of exp(-top).
+    """What queries have gathered from some of the tokens, in units of 2^-top.
 
-    top    (H N,) the largest score seen
-    count  (H N,) sum of exp(score)
-    sums   (H N, C) sum of exp(score) x_j / std_j
+    top    (H N,) about the largest score seen
+    count  (H N,) sum of 2^score
+    sums   (H N, C) sum of 2^score x_j / std_j
     """
 
     top: Tensor
@@ -72,8 +80,8 @@ class Tokens:
     grid       tokens along each dimension
     rows       what tokens are beside their content
     sums       of that, sum and sum of squares over the channels
-    queries    (H N, content channels): q~
-    positions  q~ . x_j without the content: (P, H N)
+    queries    (H N, content channels): q~, in powers of two
+    positions  q~ . x_j without the content: (P, H N), in powers of two
     masked     what is gathered where the modality is masked whole
     """
 
@@ -109,33 +117,46 @@ class Tokens:
 
     def gather(self, content: Tensor, tiles: Sequence[Tile]) -> Partial:
         """From the tokens of some tiles; content (M, content channels)"""
-        top = self.queries.new_full((len(self.queries),), -torch.inf)
-        count = torch.zeros_like(top)
-        contents = torch.zeros_like(self.queries.T)
-        along = [torch.zeros_like(table) for table in self.positions.tables]  # w's sums
-        for tile in tiles:
-            values = content[tile.place].float()
-            scale = self._scale(values, tile)
-            scores = linear(values, self.queries)
-            scores.add_(self.positions(tile)).mul_(scale)  # P x H N
-            higher = torch.maximum(top, scores.amax(0))
-            weights = scores.sub_(higher).exp_()
-            for total in (count, contents, *along):
-                total *= (top - higher).exp()
-            top = higher
-            count += weights.sum(0)
-            weights *= scale
-            contents += linear(values.T.contiguous(), weights.T)
-            tile.add(along, weights)
-        return Partial(top, count, self._channels(contents, along))
+        top = self._highest(content, tiles[:1])
+        found = self._gather(content, tiles, top)
+        if found.count.amax() < MANY:  # which is not so of what is no number
+            return found
+        return self._gather(content, tiles, self._highest(content, tiles))
 
-    def _scale(self, content: Tensor, tile: Tile) -> Tensor:
-        """1 / std of tokens, (P, 1)"""
+    def _highest(self, content: Tensor, tiles: Sequence[Tile]) -> Tensor:
+        queries = self._less(self.queries.new_zeros(len(self.queries)))
+        found = [self._scores(content[tile.place], tile, queries)[0].amax(0) for tile in tiles]
+        return torch.stack(found).amax(0)
+
+    def _gather(self, content: Tensor, tiles: Sequence[Tile], top: Tensor) -> Partial:
+        gathered = self.queries.new_zeros(self.queries.shape[1] + 1, len(self.queries))
+        along = [torch.zeros_like(table) for table in self.positions.tables]  # w's sums
+        queries = self._less(top)
+        for tile in tiles:
+            values = content[tile.place]
+            scores, scale = self._scores(values, tile, queries)
+            weights = scores.exp2_()  # w
+            known = torch.cat([values.float(), 1 / scale], 1)
+            gathered += linear(known.T.contiguous(), weights.T)
+            tile.add(along, weights)
+        *_, count = gathered
+        return Partial(top, count, self._channels(gathered[:-1], along))
+
+    def _less(self, top: Tensor) -> Tensor:
+        """Queries of [content / std | log 1 / std | 1], whose scores have `top` taken off"""
+        return torch.cat([self.queries, torch.ones_like(top)[:, None], -top[:, None]], 1)
+
+    def _scores(self, content: Tensor, tile: Tile, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Of w, (P, H N), and 1 / std of tokens, (P, 1)"""
+        content = content.float()
         total, square = self.sums(tile).split(1, 1)
         channels = len(self.rows.shared)
         mean = (total + content.sum(1, keepdim=True)) / channels
         square = (square + content.square().sum(1, keepdim=True)) / channels
-        return (square - mean.square() + LAYER_NORM_EPS).rsqrt()
+        scale = (square - mean.square() + LAYER_NORM_EPS).rsqrt()
+        known = torch.cat([content * scale, scale.log2(), torch.ones_like(scale)], 1)
+        scores = linear(known, queries)
+        return torch.addcmul(scores, self.positions(tile), scale, out=scores), scale
 
     def _channels(self, contents: Tensor, along: list[Tensor]) -> Tensor:
         """Gathered content (content channels, H N) and the sums of w along each dimension
@@ -180,6 +201,7 @@ class Reader:
         key = (exact(attention.key.weight) * gain).unflatten(0, (heads, -1))
         queries = (q @ key / q.shape[2] ** 0.5).flatten(0, 1)  # H N x C
         queries -= queries.mean(1, keepdim=True)
+        queries *= UNIT
 
         value, output = exact(attention.value.weight), exact(attention.output.weight)
         bias = output @ (value @ offset + exact(attention.value.bias))
@@ -208,6 +230,7 @@ class Reader:
             return [
                 self.tokens[name].gather(content[example], tiles[name][piece::pieces])
                 for name, content in given.items()
+                if tiles[name][piece::pieces]
             ]
 
         parts = share(gather, range(batch * pieces), self.value.device)
@@ -220,7 +243,7 @@ class Reader:
         top = torch.stack([part.top for part in parts]).amax(0)
         count, gathered = torch.zeros_like(top), torch.zeros_like(parts[0].sums)
         for part in parts:
-            weight = (part.top - top).exp_()
+            weight = (part.top - top).exp2_()
             count += part.count * weight
             gathered.addcmul_(part.sums, weight[:, None])
         gathered /= count[:, None]

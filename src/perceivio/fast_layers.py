@@ -17,10 +17,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from .layers import Attention, CrossAttend, SelfAttend
 from .linear import fast, linear
+from .powers import FAR, UNIT, powers
 from .workers import share
 
 SCORES = 2**16, 2**22  # fewest and most scores of a head that are made at once
-ROWS = 2**28  # multiply-adds of a self-attend that are worth threads with rows of their own
+WORK = 2**27  # multiply-adds of a self-attend that are worth a thread with rows of its own
 
 
 def cross_attend(layer: CrossAttend, queries: Tensor, attended: Tensor) -> Tensor:
@@ -33,8 +34,15 @@ def self_attends(layers: Sequence[SelfAttend], x: Tensor) -> Tensor:
     """Self-attends one after the other: (B, N, D) -> (B, N, D)"""
     threads = torch.get_num_threads()
     work = x.shape[1] * sum(weight.numel() for weight in layers[0].parameters())
-    if fast(x) and 0 < len(x) < threads and work >= ROWS:
-        return _by_rows(layers, x, -(-threads // len(x)))
+    if fast(x) and threads > 1 and len(x) * work >= threads * WORK:
+        if len(x) < threads:
+            return _by_rows(layers, x, -(-threads // len(x)))
+        examples = x.chunk(threads)
+        return torch.cat(share(lambda some: _in_turn(layers, some), examples, x.device))
+    return _in_turn(layers, x)
+
+
+def _in_turn(layers: Sequence[SelfAttend], x: Tensor) -> Tensor:
     for layer in layers:
         y = layer.attention_norm(x)
         x = finish(layer, x + attention(layer.attention, y, y))
@@ -81,8 +89,10 @@ def _gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def _of_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """(Q, c), (K, c), (K, c') -> (Q, c')"""
-    weights = linear(q * q.shape[1] ** -0.5, k.contiguous()).softmax(1)
-    return linear(weights, v.T.contiguous())
+    q, k = q * (UNIT * q.shape[1] ** -0.5), k.contiguous()
+    longest = [torch.linalg.vector_norm(rows, dim=1).amax() for rows in (q, k)]
+    weights, total = powers(linear(q, k), far=(longest[0] * longest[1]).item() > FAR)
+    return linear(weights, v.T.contiguous()).div_(total)
 
 
 def _by_rows(layers: Sequence[SelfAttend], x: Tensor, pieces: int) -> Tensor:
