@@ -1,7 +1,7 @@
 """What is measured: the published model with random weights, ours and transformers'.
 
-Speed does not depend on the values of weights; both get the same ones, through a folder that
-both load.
+Speed hardly depends on the values of weights (very large scores cost the engine one more pass,
+see powers.py); both get the same ones, through a folder that both load.
 """
 
 from __future__ import annotations

@@ -114,15 +114,15 @@ class Answers:
             channels=len(output),
         )
 
-    def __call__(self, mixed: Tensor, tile: Tile) -> Tensor:
-        """[r | residual] (P, k + outputs) -> values (P, outputs)"""
+    def __call__(self, mixed: Tensor, total: Tensor, tile: Tile) -> Tensor:
+        """[r | residual] (P, k + outputs), `total` times too large (P, 1) -> values (P, outputs)"""
         if self.start is not None:
-            mixed = (mixed + self.start(tile)).to(mixed)
+            mixed, total = (mixed / total + self.start(tile)).to(mixed), torch.ones_like(total)
         r, residual = mixed.split([self.widen.shape[1], len(self.narrow)], 1)
-        variance = torch.linalg.vector_norm(r.float(), dim=1, keepdim=True).square_()
-        scale = (variance / self.channels + LAYER_NORM_EPS).rsqrt()
+        length = torch.linalg.vector_norm(r.float(), dim=1, keepdim=True) / total
+        scale = (length.square() / self.channels + LAYER_NORM_EPS).rsqrt() / total
         hidden = linear(r * scale.to(r), self.widen, self.widen_bias, self.gelu)
-        return linear(hidden, self.narrow) + residual
+        return linear(hidden, self.narrow) + (residual / total).to(r)
 
 
 def _output(layer: CrossAttend) -> tuple[Tensor, int]:
@@ -198,7 +198,7 @@ class Writer:
             clip = self._clip(one)
 
             def answer(tile: Tile, clip: Clip = clip, out: Tensor = out) -> None:
-                out[tile.place] = self.answers(clip(tile), tile)
+                out[tile.place] = self.answers(*clip(tile), tile)
 
             share(answer, tiles, latents.device)
         return outputs
@@ -241,20 +241,21 @@ class Clip:
     values: list[Tensor]
     dtype: torch.dtype
 
-    def __call__(self, tile: Tile) -> Tensor:
-        """[r | residual] at the points of a tile, (P, k + outputs)"""
+    def __call__(self, tile: Tile) -> tuple[Tensor, Tensor]:
+        """[r | residual] at the points of a tile, (P, k + outputs), and by how much it is too
+        large: the sum of weights (P, 1)"""
         scale = _scale(self.writer.sums, tile, self.writer.answers.channels)
         scores = self.tables(tile).unflatten(1, self.offsets.shape)  # P x H x N
         scores = torch.addcmul(self.offsets, scores, scale[:, None])
         weights, total = powers(scores, self.far)
         weights = weights.to(self.dtype)
-        gathered = [
-            linear(weights[:, head], v).div_(total[:, head]) for head, v in enumerate(self.values)
-        ]
+        gathered = [linear(weights[:, head], v) for head, v in enumerate(self.values)]
         if len(gathered) == 1:
-            return gathered[0]
+            return gathered[0], total[:, 0]
         answers = self.writer.answers
-        return linear(torch.cat(gathered, 1), answers.mixing, answers.bias)
+        means = [part / total[:, head] for head, part in enumerate(gathered)]
+        mixed = linear(torch.cat(means, 1).to(self.dtype), answers.mixing, answers.bias)
+        return mixed, torch.ones_like(total[:, 0])
 
 
 def _scale(sums: Separable, tile: Tile, channels: int) -> Tensor:

@@ -54,7 +54,7 @@ from .powers import UNIT
 from .tables import Rows, Separable, Tile, tiles_of
 from .workers import share
 
-TILE = 2**18  # scores in a tile: 1 MB, which a core's own cache holds
+TILE = 2**19  # scores in a tile: 2 MB; smaller ones fit a core's own cache, but are more calls
 PIECE = 2**11  # tokens that are worth a thread of their own
 MANY = 2.0**60  # a sum of weights up to which it is left as it is
 

@@ -102,6 +102,7 @@ def patches(values: Tensor, modality: Modality, patch: tuple[int, ...]) -> Tenso
     dims = len(modality.shape)
     if dims:
         values = values.movedim(1 + modality.channel_axis % (dims + 1), -1)
+        values = values.contiguous()  # two copies in order are faster than one out of order
     pairs = [n for size, p in zip(modality.shape, patch, strict=True) for n in (size // p, p)]
     values = values.reshape(len(values), *pairs, modality.channels)
     counts, inside = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)

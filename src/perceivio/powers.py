@@ -13,7 +13,7 @@ from math import e, log2
 from torch import Tensor
 
 UNIT = log2(e)  # e^x = 2^(UNIT x)
-FAR = 60.0  # scores up to here, and sums of many powers of them, are safe: float32 ends at 2^128
+FAR = 90.0  # scores up to here, and sums of many powers of them, are safe: float32 ends at 2^128
 
 
 def powers(scores: Tensor, far: bool) -> tuple[Tensor, Tensor]:
