@@ -1,0 +1,87 @@
+"""`python -m benchmarks.profile`: what the time of `base` is spent on, and what bounds it.
+
+Encoding, and decoding of some thousand points, on one thread: the operators that torch's profiler
+saw, in kinds, beside what the counted products take at the rate that one thread reaches on large
+matrices. Then the same on all threads: what sharing them loses. `--rows` lists operators.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from perceivio.config import preset
+
+from . import floor, subjects
+from .measure import interleaved, product_rates, show
+
+KINDS = {
+    "products": ("mkldnn::_linear", "aten::mm", "aten::addmm", "aten::bmm", "aten::linear"),
+    "exponentials": ("aten::exp", "softmax"),
+    "norms": ("layer_norm", "vector_norm", "aten::rsqrt"),
+    "sums": ("aten::sum", "aten::index_add", "aten::amax"),
+    "copies": ("aten::copy_", "aten::cat", "aten::index_select", "aten::clone"),
+}
+POINTS = 40_000
+
+
+def kind_of(operator: str) -> str:
+    for kind, starts in KINDS.items():
+        if any(start in operator for start in starts):
+            return kind
+    return "other elementwise"
+
+
+def by_kind(work: Callable[[], Any], rows: int) -> dict[str, float]:
+    """Seconds that operators themselves took, on one thread."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        work()
+    kinds: dict[str, float] = defaultdict(float)
+    events = sorted(seen.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    for event in events:
+        kinds[kind_of(event.key)] += event.self_cpu_time_total / 1e6
+    for event in events[:rows]:
+        print(f"    {event.key:<36} {event.count:>6} x {event.self_cpu_time_total / 1e3:8.1f} ms")
+    return dict(sorted(kinds.items(), key=lambda pair: -pair[1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=0, help="operators to list")
+    parser.add_argument("--runs", type=int, default=9)
+    arguments = parser.parse_args()
+    config, threads = preset("base"), torch.get_num_threads()
+    model = subjects.untrained(config)
+    inputs = subjects.clip(config)
+    latents = model.encode(inputs)
+    points = {"image": torch.arange(POINTS)}
+    subject = {
+        "encode": (lambda: model.encode(inputs), floor.encode(config)),
+        "decode": (lambda: model.decode(latents, points), floor.decode(config, {"image": POINTS})),
+    }
+    for name, (work, flop) in subject.items():
+        took = {}
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            rate = product_rates(arguments.runs)["engine"]
+            took[count] = interleaved({name: work}, arguments.runs)[name].median
+            print(f"{name}, {count} threads: {show(took[count])}; the floor is"
+                  f" {show(flop / rate)} at {rate / 1e9:.0f} GFLOP/s")  # fmt: skip
+        print(f"  all threads are {took[1] / took[threads]:.2f} times as fast as one")
+        torch.set_num_threads(1)
+        began = time.perf_counter()
+        kinds = by_kind(work, arguments.rows)
+        whole = time.perf_counter() - began
+        for kind, seconds in kinds.items():
+            print(f"  {kind:<20} {show(seconds):>10} {seconds / whole:6.1%}")
+        torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    main()
