@@ -20,7 +20,7 @@ from torch.nn import Linear
 from .config import Config
 from .factored_decode import Writer
 from .factored_encode import Reader
-from .fast_layers import cross_attend, finish, maps, self_attends
+from .fast_layers import Maps, cross_attend, finish, self_attends
 from .layers import SelfAttend
 from .linear import linear
 from .modalities import ModalityIO, patches
@@ -56,6 +56,7 @@ class Engine:
         """Inputs as the module takes them -> latents (B, N, D)"""
         config = self.module.config
         batch = self.module.check_inputs(inputs)
+        self._look_at_weights()
         size = max(1, GROUP // (config.tokens * config.input_channels))
         groups = [self.module.encoder.latents.expand(0, -1, -1)]
         for start in range(0, batch, size):
@@ -68,6 +69,7 @@ class Engine:
         """Latents (B, N, D) and points as the module takes them -> the outputs it gives"""
         module = self.module
         chosen = module.check_points(points)
+        self._look_at_weights()
         outputs: dict[str, Tensor] = {}
         plain: dict[str, Tensor | None] = {}
         for name, some in chosen.items():
@@ -88,24 +90,25 @@ class Engine:
         """The cross-attend of the encoder."""
         encoder, module = self.module.encoder, self.module
         layer = encoder.cross_attend
+        maps = self._maps()
         if not encode_pays(module.config):
-            return cross_attend(layer, encoder.latents[None], module.input_array(inputs))
+            return cross_attend(layer, encoder.latents[None], module.input_array(inputs), maps)
         reader = self._constant("input array", lambda: Reader.of(module))
-        content = {name: _content(module.io(name), values) for name, values in inputs.items()}
+        content = {name: _content(module.io(name), values, maps) for name, values in inputs.items()}
         x = reader(content).to(encoder.latents.dtype)
-        return finish(layer, x + encoder.latents if layer.query_residual else x)
+        return finish(layer, x + encoder.latents if layer.query_residual else x, maps)
 
     def _process(self, x: Tensor) -> Tensor:
         """The self-attends."""
         encoder = self.module.encoder
         layers = [layer for layer in encoder.self_attends if isinstance(layer, SelfAttend)]
-        return self_attends(layers * encoder.blocks, x)
+        return self_attends(layers * encoder.blocks, x, self._maps())
 
     def _decode_plainly(
         self, latents: Tensor, points: Mapping[str, Tensor | None]
     ) -> dict[str, Tensor]:
         """Values at points, of modalities where the factored form does not pay."""
-        decoder, parts = self.module.decoder, []
+        decoder, maps, parts = self.module.decoder, self._maps(), []
         for name, some in points.items():
             io = self.module.io(name)
             known = some is None
@@ -116,15 +119,25 @@ class Engine:
         rows = []
         for examples in latents.split(max(1, CHUNK // max(1, array.shape[1]))):
             answers = [
-                cross_attend(decoder.cross_attend, queries, examples)
+                cross_attend(decoder.cross_attend, queries, examples, maps)
                 for queries in array.split(CHUNK, 1)
             ]
             rows.append(linear(torch.cat(answers, 1), *maps(decoder.output)))
         split = torch.cat(rows).split([len(part) for part in parts], 1)
-        return {n: _values(self.module.io(n), part) for n, part in zip(points, split, strict=True)}
+        pairs = zip(points, split, strict=True)
+        return {name: _values(self.module.io(name), part, maps) for name, part in pairs}
+
+    def _maps(self) -> Maps:
+        return self._constant("maps", lambda: Maps(self.module.config.latents))
 
     def _constant(self, name: str, make: Callable[[], Made]) -> Made:
-        """What `make` returns, made once for the weights as they are now."""
+        """What `make` returns, made once for the weights as they were when last looked at."""
+        if name not in self._constants:
+            self._constants[name] = make()
+        return self._constants[name]
+
+    def _look_at_weights(self) -> None:
+        """Forget all constants if the weights are others than those that they are of."""
         held = self._weights
         weights = list(self.module.parameters())
         same = len(held) == len(weights) and all(
@@ -139,9 +152,6 @@ class Engine:
             self.forget()
             if not any(now.is_inference() for now in weights):
                 self._weights = [(now.detach(), now._version) for now in weights]
-        if name not in self._constants:
-            self._constants[name] = make()
-        return self._constants[name]
 
 
 def encode_pays(config: Config) -> bool:
@@ -174,14 +184,14 @@ def decode_pays(config: Config, name: str, points: int) -> bool:
     return factored <= plain
 
 
-def _content(io: ModalityIO, values: Tensor) -> Tensor:
+def _content(io: ModalityIO, values: Tensor, maps: Maps) -> Tensor:
     """`io.content`, through the fast linear map."""
     modality = io.modality
     cut = patches((values - modality.mean) / modality.std, modality, modality.patch)
     return linear(cut, *maps(io.embed)) if isinstance(io.embed, Linear) else cut
 
 
-def _values(io: ModalityIO, answers: Tensor) -> Tensor:
+def _values(io: ModalityIO, answers: Tensor, maps: Maps) -> Tensor:
     """`io.values`, through the fast linear map."""
     values = linear(answers, *maps(io.output)) * io.modality.std + io.modality.mean
     return values[:, 0] if io.modality.is_classes else values

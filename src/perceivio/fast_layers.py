@@ -16,7 +16,7 @@ from torch.nn import Linear
 from torch.nn.functional import scaled_dot_product_attention
 
 from .layers import Attention, CrossAttend, SelfAttend
-from .linear import fast, linear
+from .linear import fast, linear, packed
 from .powers import FAR, UNIT, powers
 from .workers import share
 
@@ -24,38 +24,54 @@ SCORES = 2**16, 2**22  # fewest and most scores of a head that are made at once
 WORK = 2**27  # multiply-adds of a self-attend that are worth a thread with rows of its own
 
 
-def cross_attend(layer: CrossAttend, queries: Tensor, attended: Tensor) -> Tensor:
+class Maps:
+    """Weight and bias of linear layers, laid out once for being used often, with so many rows.
+
+    As whatever is made from weights, it has to be dropped when these change.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._laid: dict[Linear, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, layer: Linear) -> tuple[Tensor, Tensor]:
+        if layer not in self._laid:
+            self._laid[layer] = packed(layer.weight, self._rows), layer.bias
+        return self._laid[layer]
+
+
+def cross_attend(layer: CrossAttend, queries: Tensor, attended: Tensor, maps: Maps) -> Tensor:
     """Queries (B or 1, Q, C_q) read from (B, K, C_k) -> (B, Q, C_q)"""
-    x = attention(layer.attention, layer.query_norm(queries), layer.attended_norm(attended))
-    return finish(layer, queries + x if layer.query_residual else x)
+    x = attention(layer.attention, layer.query_norm(queries), layer.attended_norm(attended), maps)
+    return finish(layer, queries + x if layer.query_residual else x, maps)
 
 
-def self_attends(layers: Sequence[SelfAttend], x: Tensor) -> Tensor:
+def self_attends(layers: Sequence[SelfAttend], x: Tensor, maps: Maps) -> Tensor:
     """Self-attends one after the other: (B, N, D) -> (B, N, D)"""
     threads = torch.get_num_threads()
     work = x.shape[1] * sum(weight.numel() for weight in layers[0].parameters())
     if fast(x) and threads > 1 and len(x) * work >= threads * WORK:
         if len(x) < threads:
-            return _by_rows(layers, x, -(-threads // len(x)))
+            return _by_rows(layers, x, maps, -(-threads // len(x)))
         examples = x.chunk(threads)
-        return torch.cat(share(lambda some: _in_turn(layers, some), examples, x.device))
-    return _in_turn(layers, x)
+        return torch.cat(share(lambda some: _in_turn(layers, some, maps), examples, x.device))
+    return _in_turn(layers, x, maps)
 
 
-def _in_turn(layers: Sequence[SelfAttend], x: Tensor) -> Tensor:
+def _in_turn(layers: Sequence[SelfAttend], x: Tensor, maps: Maps) -> Tensor:
     for layer in layers:
         y = layer.attention_norm(x)
-        x = finish(layer, x + attention(layer.attention, y, y))
+        x = finish(layer, x + attention(layer.attention, y, y, maps), maps)
     return x
 
 
-def finish(layer: CrossAttend | SelfAttend, x: Tensor) -> Tensor:
+def finish(layer: CrossAttend | SelfAttend, x: Tensor, maps: Maps) -> Tensor:
     """What follows the attention."""
     hidden = linear(layer.mlp_norm(x), *maps(layer.mlp.widen), layer.mlp.approximate)
     return x + linear(hidden, *maps(layer.mlp.narrow))
 
 
-def attention(layer: Attention, queries: Tensor, attended: Tensor) -> Tensor:
+def attention(layer: Attention, queries: Tensor, attended: Tensor, maps: Maps) -> Tensor:
     """(B or 1, Q, C_q), (B, K, C_k) -> (B, Q, C_q)"""
 
     def split(part: Linear, x: Tensor) -> Tensor:  # B x n x (heads c) -> B x heads x n x c
@@ -64,10 +80,6 @@ def attention(layer: Attention, queries: Tensor, attended: Tensor) -> Tensor:
     q, k, v = split(layer.query, queries), split(layer.key, attended), split(layer.value, attended)
     gathered = _gathered(q.expand(len(attended), -1, -1, -1), k, v)
     return linear(gathered.transpose(1, 2).flatten(-2), *maps(layer.output))
-
-
-def maps(layer: Linear) -> tuple[Tensor, Tensor]:
-    return layer.weight, layer.bias
 
 
 def _gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -95,7 +107,7 @@ def _of_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return linear(weights, v.T.contiguous()).div_(total)
 
 
-def _by_rows(layers: Sequence[SelfAttend], x: Tensor, pieces: int) -> Tensor:
+def _by_rows(layers: Sequence[SelfAttend], x: Tensor, maps: Maps, pieces: int) -> Tensor:
     """The self-attends with a thread for each piece of the rows.
 
     Rows need each other only as keys and values, so threads wait for each other once a layer, and
@@ -130,7 +142,7 @@ def _by_rows(layers: Sequence[SelfAttend], x: Tensor, pieces: int) -> Tensor:
                 q, k, v = (part[example].unflatten(-1, (heads, -1)).unbind(1) for part in read)
                 heard = [_of_head(*qkv) for qkv in zip((h[rows] for h in q), k, v, strict=True)]
                 answer = linear(torch.cat(heard, -1), *maps(done.attention.output))
-                mine = finish(done, mine + answer)
+                mine = finish(done, mine + answer, maps)
                 x[item] = mine
             if coming is not None:
                 y = coming.attention_norm(mine)

@@ -25,7 +25,9 @@ def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: Gelu | None = None
 ) -> Tensor:
     """x (..., K), weight (L, K), bias (L,) -> x weight^T + bias (..., L), through a GELU if any."""
-    if fast(x) and x.numel():
+    if fast(x):
+        if not x.numel():  # which packed weights cannot be multiplied with
+            return x.new_zeros(*x.shape[:-1], len(weight))
         product = torch.ops.mkldnn._linear_pointwise
         post = ("none", [], "") if gelu is None else ("gelu", [], gelu)
         return product(x, weight, bias, *post)
