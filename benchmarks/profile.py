@@ -1,8 +1,9 @@
 """`python -m benchmarks.profile`: what the time of `base` is spent on, and what bounds it.
 
-Encoding, and decoding of some thousand points, on one thread: the operators that torch's profiler
-saw, in kinds, beside what the counted products take at the rate that one thread reaches on large
-matrices. Then the same on all threads: what sharing them loses. `--rows` lists operators.
+Encoding, and decoding of two frames, on one thread: the operators that torch's profiler saw, in
+kinds, beside what the counted products take at the rate that one thread reaches on large matrices.
+Then the same on all threads: what sharing them loses. `--rows` lists operators. Before that, how
+fast torch's exponentials are, of which the engine uses the fastest.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from perceivio.config import preset
 
 from . import floor, subjects
+from .__main__ import frames_of
 from .measure import interleaved, product_rates, show
 
 KINDS = {
@@ -28,7 +30,6 @@ KINDS = {
     "sums": ("aten::sum", "aten::index_add", "aten::amax"),
     "copies": ("aten::copy_", "aten::cat", "aten::index_select", "aten::clone"),
 }
-POINTS = 40_000
 
 
 def kind_of(operator: str) -> str:
@@ -51,20 +52,39 @@ def by_kind(work: Callable[[], Any], rows: int) -> dict[str, float]:
     return dict(sorted(kinds.items(), key=lambda pair: -pair[1]))
 
 
+def exponentials(runs: int) -> None:
+    """Of as many numbers as a tile of the encoder has, on one thread."""
+    x = -10 * torch.rand(334, 784)
+    out = torch.empty_like(x)
+    timings = interleaved(
+        {
+            "exp": lambda: torch.exp(x, out=out),
+            "softmax": lambda: x.softmax(1),
+            "exp2": lambda: torch.exp2(x, out=out),
+        },
+        20 * runs,
+    )
+    for name, timing in timings.items():
+        print(f"{name} of {x.numel():,} numbers: {1e6 * timing.median:.0f} microseconds")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=0, help="operators to list")
     parser.add_argument("--runs", type=int, default=9)
     arguments = parser.parse_args()
     config, threads = preset("base"), torch.get_num_threads()
-    model = subjects.untrained(config)
+    short = frames_of(config, 2)
+    model, writer = subjects.untrained(config), subjects.untrained(short)
     inputs = subjects.clip(config)
     latents = model.encode(inputs)
-    points = {"image": torch.arange(POINTS)}
+    points = {"image": short.modalities["image"].queries}
     subject = {
         "encode": (lambda: model.encode(inputs), floor.encode(config)),
-        "decode": (lambda: model.decode(latents, points), floor.decode(config, {"image": POINTS})),
+        "decode": (lambda: writer.decode(latents, {"image": None}), floor.decode(short, points)),
     }
+    torch.set_num_threads(1)
+    exponentials(arguments.runs)
     for name, (work, flop) in subject.items():
         took = {}
         for count in (1, threads):
