@@ -10,7 +10,13 @@ import torch
 from media_files import beep_times, beeps, make_media, numbered
 
 import perceivio
-from perceivio.pipeline import clip_format, default_output, reconstruct, shown_shape
+from perceivio.pipeline import (
+    clip_format,
+    default_output,
+    names_for,
+    reconstruct,
+    shown_shape,
+)
 
 ASSETS = Path(__file__).parent.parent / "assets"
 
@@ -249,9 +255,15 @@ def test_classify_averages_the_windows(small):
 
 def test_names_and_sizes(small):
     info = type("Info", (), {"kind": "sound"})
-    assert default_output(Path("a/b.c.mp3"), info) == Path("b.c_reconstruction.wav")
+    assert default_output("b.c", info) == Path("b.c_reconstruction.wav")
     clip = clip_format(small.config)
     assert shown_shape(clip, None) == (256, 256)
     assert shown_shape(clip_format(perceivio.preset("base")), None) == (224, 224)
     with pytest.raises(perceivio.PerceivioError, match="--size 5"):
         shown_shape(clip, 5)
+
+
+def test_files_of_one_name_get_outputs_of_their_own():
+    given = ["a.mp4", "b.webm", "b.avi", "x/c.mp4", "y/c.mp4", "/c.mp4"]
+    wanted = ["a", "b.webm", "b.avi", "x_c.mp4", "y_c.mp4", "_c.mp4"]
+    assert names_for(given) == wanted

@@ -68,7 +68,8 @@ def reconstruct(
         Parameter(
             name=["--output", "-o"],
             help="File, or folder for several inputs; without it NAME_reconstruction.mp4 (.wav"
-            " for sound, .png for a still image) in the current folder.",
+            " for sound, .png for a still image) in the current folder. Inputs that share a name,"
+            " keep their suffix in NAME.",
         ),
     ] = None,
     side_by_side: Annotated[
@@ -103,6 +104,7 @@ def reconstruct(
             raise PerceivioError(f"{output}: is a file; name a folder with -o for several inputs")
         output.mkdir(parents=True, exist_ok=True)
     ready = _load(model, device)
+    names = dict(zip(inputs, pipeline.names_for(inputs), strict=True))
 
     def work(path: str, progress: Callable[[float, float], None]) -> Report:
         return pipeline.reconstruct(
@@ -116,6 +118,7 @@ def reconstruct(
             overlap=overlap,
             overwrite=overwrite,
             progress=progress,
+            name=names[path],
         )
 
     return _each(inputs, work, _print_reconstruction, json)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -184,9 +184,20 @@ def write(
     return Path(path)
 
 
-def default_output(source: Path, info: MediaInfo, folder: Path | None = None) -> Path:
+def default_output(name: str, info: MediaInfo, folder: Path | None = None) -> Path:
     """Where a reconstruction goes that nobody named: NAME_reconstruction.mp4, .wav or .png."""
-    return (folder or Path()) / f"{source.stem}_reconstruction{SUFFIXES[info.kind]}"
+    return (folder or Path()) / f"{name}_reconstruction{SUFFIXES[info.kind]}"
+
+
+def names_for(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """What to call what is made of each of several files, in one folder: its name without suffix;
+    with it where others have the same, and with its folder where others have even that."""
+    paths = [Path(source) for source in sources]
+    names = [path.stem for path in paths]
+    for longer in ([p.name for p in paths], [f"{p.parent.name}_{p.name}" for p in paths]):
+        pairs = zip(names, longer, strict=True)
+        names = [other if names.count(name) > 1 else name for name, other in pairs]
+    return names
 
 
 def reconstruct(
@@ -202,6 +213,7 @@ def reconstruct(
     overwrite: bool = False,
     top: int = 5,
     progress: Progress | None = None,
+    name: str | None = None,
 ) -> Report:
     """Reconstruct a media file into another: video as MP4, sound as WAV, a still image as PNG.
 
@@ -210,6 +222,7 @@ def reconstruct(
     size          height in pixels of the picture as shown; figures are not touched by it
     overlap       frames that windows share, crossfaded; None: an eighth of a window
     progress      called with (seconds done, seconds in all)
+    name          NAME, where the target is none or a folder; None: the source's, without suffix
 
     Returns the figures. Raises MediaError and other PerceivioErrors in one line.
     """
@@ -219,7 +232,7 @@ def reconstruct(
     info = probe(source)
     folder = Path(target) if target is not None and Path(target).is_dir() else None
     if target is None or folder:
-        target = default_output(Path(source), info, folder)
+        target = default_output(name or Path(source).stem, info, folder)
     target = Path(target)
     if target.exists() and target.samefile(source):
         raise PerceivioError(f"{target}: is the input itself; choose another name with -o")
