@@ -164,8 +164,9 @@ class Tokens:
         sums = along[0].sum(0)[:, None] * self.rows.shared.to(contents)
         sums[:, : len(contents)] = contents.T
         for axis, channels, weights in zip(self.rows.axes, self.rows.channels, along, strict=False):
-            features = axis.T.to(contents).contiguous()
-            sums[:, channels] = linear(weights.T.contiguous(), features)
+            seen = weights.any(1).nonzero()[:, 0]  # other threads saw the others
+            features = axis[seen.to(axis.device)].T.to(contents).contiguous()
+            sums[:, channels] = linear(features, weights[seen].T).T
         return sums
 
 

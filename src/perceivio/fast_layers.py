@@ -9,6 +9,7 @@ Letters: B batch, Q queries, K attended rows, N x D latents, H heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -93,18 +94,18 @@ def _gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     gathered = q.new_empty(*q.shape[:3], v.shape[3])
 
     def head(index: tuple[int, int]) -> None:
-        gathered[index] = _of_head(q[index], k[index], v[index])
+        gathered[index] = _of_head(q[index], k[index].contiguous(), v[index].T.contiguous())
 
     share(head, [(b, h) for b in range(q.shape[0]) for h in range(q.shape[1])], q.device)
     return gathered
 
 
 def _of_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(Q, c), (K, c), (K, c') -> (Q, c')"""
-    q, k = q * (UNIT * q.shape[1] ** -0.5), k.contiguous()
+    """(Q, c), (K, c), (c', K) -> (Q, c'); k and v without gaps, which oneDNN is very slow with"""
+    q = q * (UNIT * q.shape[1] ** -0.5)
     longest = [torch.linalg.vector_norm(rows, dim=1).amax() for rows in (q, k)]
     weights, total = powers(linear(q, k), far=(longest[0] * longest[1]).item() > FAR)
-    return linear(weights, v.T.contiguous()).div_(total)
+    return linear(weights, v).div_(total)
 
 
 def _by_rows(layers: Sequence[SelfAttend], x: Tensor, maps: Maps, pieces: int) -> Tensor:
@@ -120,39 +121,61 @@ def _by_rows(layers: Sequence[SelfAttend], x: Tensor, maps: Maps, pieces: int) -
         for example in range(len(x))
         for first in range(0, x.shape[1], size)
     ]
-    before: list[Tensor] = []  # queries, keys and values of all rows: B x N x (H c)
-    for index in range(len(layers) + 1):
-        coming = layers[index] if index < len(layers) else None
-        now = [] if coming is None else [
-            x.new_empty(*x.shape[:2], part.out_features) for part in _projections(coming)
-        ]  # fmt: skip
+    read: Heads | None = None
+    for done, coming in zip([None, *layers], [*layers, None], strict=True):
+        written = Heads.empty(coming.attention, x) if coming else None
 
         def work(
             item: tuple[int, slice],
-            read: Sequence[Tensor] = before,
-            done: SelfAttend | None = layers[index - 1] if index else None,
+            done: SelfAttend | None = done,
+            read: Heads | None = read,
             coming: SelfAttend | None = coming,
-            now: Sequence[Tensor] = now,
+            written: Heads | None = written,
         ) -> None:
             """Of some rows: end one self-attend, and project for the next."""
-            example, rows = item
             mine = x[item]
-            if done is not None:
-                heads = done.attention.heads
-                q, k, v = (part[example].unflatten(-1, (heads, -1)).unbind(1) for part in read)
-                heard = [_of_head(*qkv) for qkv in zip((h[rows] for h in q), k, v, strict=True)]
-                answer = linear(torch.cat(heard, -1), *maps(done.attention.output))
-                mine = finish(done, mine + answer, maps)
-                x[item] = mine
-            if coming is not None:
-                y = coming.attention_norm(mine)
-                for part, whole in zip(_projections(coming), now, strict=True):
-                    whole[item] = linear(y, *maps(part))
+            if done and read:
+                answer = linear(read.gathered(item), *maps(done.attention.output))
+                x[item] = mine = finish(done, mine + answer, maps)
+            if coming and written:
+                written.project(coming.attention, coming.attention_norm(mine), item, maps)
 
         share(work, items, x.device)
-        before = now
+        read = written
     return x
 
 
-def _projections(layer: SelfAttend) -> tuple[Linear, Linear, Linear]:
-    return layer.attention.query, layer.attention.key, layer.attention.value
+@dataclass(frozen=True)
+class Heads:
+    """Queries, keys and values of all rows as the heads read them.
+
+    q, k  (B, H, N, c)
+    v     (B, H, c', N)
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+    @classmethod
+    def empty(cls, layer: Attention, x: Tensor) -> Heads:
+        """For rows (B, N, D)"""
+        batch, rows, heads = *x.shape[:2], layer.heads
+        qk, v = (part.out_features // heads for part in (layer.key, layer.value))
+        q, k = x.new_empty(2, batch, heads, rows, qk)
+        return cls(q, k, x.new_empty(batch, heads, v, rows))
+
+    def project(self, layer: Attention, y: Tensor, item: tuple[int, slice], maps: Maps) -> None:
+        """Fill in those of some rows, which are y (rows, D) normed."""
+        example, rows = item
+        for part, whole in ((layer.query, self.q), (layer.key, self.k)):
+            by_head = linear(y, *maps(part)).unflatten(1, (layer.heads, -1))
+            whole[example, :, rows] = by_head.transpose(0, 1)
+        transposed = linear(layer.value.weight, y) + layer.value.bias[:, None]
+        self.v[example, :, :, rows] = transposed.unflatten(0, (layer.heads, -1))
+
+    def gathered(self, item: tuple[int, slice]) -> Tensor:
+        """What some rows gather from all, (rows, H c')"""
+        example, rows = item
+        heads = zip(self.q[example, :, rows], self.k[example], self.v[example], strict=True)
+        return torch.cat([_of_head(*head) for head in heads], -1)
