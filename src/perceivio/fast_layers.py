@@ -1,4 +1,4 @@
-"""The layers of layers.py without gradients, through the fastest linear maps, on all threads.
+"""The layers of layers.py, through the fastest linear maps, on all threads, with gradients or not.
 
 Plain in what they compute: the same operations in the same order. What is done for speed is said
 where it is done.
@@ -9,9 +9,11 @@ Letters: B batch, Q queries, K attended rows, N x D latents, H heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import Linear
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -33,7 +35,7 @@ def self_attends(layers: Sequence[SelfAttend], x: Tensor) -> Tensor:
     """Self-attends one after the other: (B, N, D) -> (B, N, D)"""
     threads = torch.get_num_threads()
     work = x.shape[1] * sum(weight.numel() for weight in layers[0].parameters())
-    if fast(x) and 0 < len(x) < threads and work >= ROWS:
+    if fast(x) and 0 < len(x) < threads and work >= ROWS and not torch.is_grad_enabled():
         return _by_rows(layers, x, -(-threads // len(x)))
     for layer in layers:
         y = layer.attention_norm(x)
@@ -70,13 +72,46 @@ def _gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     if not (fast(q) and SCORES[0] <= q.shape[2] * k.shape[2] <= SCORES[1]):
         return scaled_dot_product_attention(q, k, v)
-    gathered = q.new_empty(*q.shape[:3], v.shape[3])
+    return _ByHead.apply(q, k, v)
 
-    def head(index: tuple[int, int]) -> None:
-        gathered[index] = _of_head(q[index], k[index], v[index])
 
-    share(head, [(b, h) for b in range(q.shape[0]) for h in range(q.shape[1])], q.device)
-    return gathered
+class _ByHead(torch.autograd.Function):
+    """On the way back the weights are made again: N x K of every head and layer are not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        gathered = q.new_empty(*q.shape[:2], q.shape[2], v.shape[3])
+
+        def head(index: tuple[int, int]) -> None:
+            gathered[index] = _of_head(q[index], k[index], v[index])
+
+        share(head, _heads(q), q.device)
+        ctx.save_for_backward(q, k, v, gathered)
+        return gathered
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, gathered = ctx.saved_tensors
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+        def head(index: tuple[int, int]) -> None:
+            scale, d = q.shape[3] ** -0.5, given[index]
+            scaled = q[index] * scale
+            weights = linear(scaled, k[index]).softmax(1)
+            dv[index] = linear(weights.T, d.T)
+            scores = linear(d, v[index])
+            scores -= (d * gathered[index]).sum(1, keepdim=True)
+            scores *= weights
+            dq[index] = linear(scores, k[index].T) * scale
+            dk[index] = linear(scores.T, scaled.T)
+
+        share(head, _heads(q), q.device)
+        return dq, dk, dv
+
+
+def _heads(q: Tensor) -> list[tuple[int, int]]:
+    return [(b, h) for b in range(q.shape[0]) for h in range(q.shape[1])]
 
 
 def _of_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
