@@ -40,6 +40,10 @@ def _product(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, gelu: Gelu | None = None
 ) -> Tensor:
     post = ("none", [], "") if gelu is None else ("gelu", [], gelu)
+    # Of a part of a larger array oneDNN multiplies number by number, thousands of times slower.
+    # A packed weight (`packed`) has no strides to ask for.
+    if not weight.is_mkldnn and not (weight.is_contiguous() or weight.T.is_contiguous()):
+        weight = weight.contiguous()
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *post)
 
 
