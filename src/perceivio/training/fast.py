@@ -28,7 +28,6 @@ from ..layers import LAYER_NORM_EPS, SelfAttend
 from ..linear import linear
 from ..modalities import ModalityIO
 from ..model import MultimodalAutoencoder, Points
-from ..tables import Rows
 from .gather import gather
 
 CHUNK = 4096  # queries answered at once; more than these are answered again on the way back
@@ -161,37 +160,43 @@ def _tokens(
 
 def _given(io: ModalityIO, queries: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """The same for a modality that is given in every example, (B, *value_shape)."""
-    modality, padding = io.modality, io.padding.to(queries)
-    content = io.content(values).to(queries)
-    channels = content.shape[2]
-    rows = Rows.of([axis.to(queries) for axis in io.token_axes()], channels, padding)
-    lse, contents, along = gather(
-        content,
-        _std(content, rows),
-        queries[:, :channels],
-        rows.through(queries).tables,
-        modality.token_grid,
-    )
+    content, padding = io.content(values).to(queries), io.padding.to(queries)
+    axes = [axis.to(queries) for axis in io.token_axes()]
+    sizes = [content.shape[2], io.modality.position_channels, len(padding)]
+    for_content, for_position, for_padding = queries.split(sizes, 1)
+    common = for_padding @ padding
+    by_axis = zip(axes, _by_axis(for_position, len(axes)), strict=True)
+    tables = [linear(axis, q) for axis, q in by_axis] or [torch.zeros_like(common)[None]]
+    tables[0] = tables[0] + common
+    std = _std(content, axes, padding)
+    lse, contents, along = gather(content, std, for_content, tables, io.modality.token_grid)
     total = along[0].sum(1)[..., None]
-    places = [
-        weights.mT @ axis.to(weights) for weights, axis in zip(along, rows.axes, strict=False)
-    ]
-    return lse, torch.cat([contents.mT, *_interleaved(places), total * padding], 2)
+    positions = [linear(w.mT, axis.T) for w, axis in zip(along, axes, strict=False)]
+    return lse, torch.cat([contents.mT, *_by_channel(positions), total * padding], 2)
 
 
-def _std(content: Tensor, rows: Rows) -> Tensor:
+def _std(content: Tensor, axes: Sequence[Tensor], padding: Tensor) -> Tensor:
     """Standard deviation of tokens over their C channels, (B, M, 1)"""
-    sums, *others = rows.sums().tables
-    for table in others:
-        sums = (sums[:, None] + table).flatten(0, 1)
-    total, square = (sums / len(rows.shared)).split(1, 1)
-    mean = total + content.sum(2, keepdim=True) / len(rows.shared)
-    square = square + content.square().sum(2, keepdim=True) / len(rows.shared)
-    return (square - mean.square() + LAYER_NORM_EPS).sqrt()
+    total, square = padding.sum()[None], padding.square().sum()[None]
+    for axis in axes:
+        total = (total[:, None] + axis.sum(1)).flatten()
+        square = (square[:, None] + axis.square().sum(1)).flatten()
+    channels = content.shape[2] + sum(axis.shape[1] for axis in axes) + len(padding)
+    mean = (total + content.sum(2)) / channels
+    square = (square + content.square().sum(2)) / channels
+    return (square - mean.square() + LAYER_NORM_EPS).sqrt()[..., None]
 
 
-def _interleaved(places: Sequence[Tensor]) -> list[Tensor]:
-    """Features of each dimension, (.., 1 + 2 K), in the order of a token's channels."""
-    bands = (places[0].shape[-1] - 1) // 2 if places else 0
+def _by_channel(positions: Sequence[Tensor]) -> list[Tensor]:
+    """Of each dimension's features, (.., 1 + 2 K), parts in the order of a token's channels: the
+    positions themselves, sines, cosines, each of all dimensions (see position.py)."""
+    bands = (positions[0].shape[-1] - 1) // 2 if positions else 0
     parts = slice(0, 1), slice(1, 1 + bands), slice(1 + bands, None)
-    return [place[..., part] for part in parts for place in places]
+    return [position[..., part] for part in parts for position in positions]
+
+
+def _by_axis(channels: Tensor, dims: int) -> list[Tensor]:
+    """The inverse: position channels (.., d + 2 d K) -> (.., 1 + 2 K) of each dimension."""
+    bands = (channels.shape[-1] // dims - 1) // 2 if dims else 0
+    parts = channels.split([1] * dims + [bands] * 2 * dims, -1) if dims else ()
+    return [torch.cat(parts[i::dims], -1) for i in range(dims)]

@@ -40,8 +40,8 @@ from ..linear import linear
 from ..tables import Separable, Tile, tiles_of
 from ..workers import share
 
-TILE = {"cpu": 2**17}  # scores in a tile: a core's own cache holds those of the way back
-LARGE_TILE = 2**25  # where launches cost more than memory
+TILE = {"cpu": 2**19}  # scores in a tile: 2 MB, three such arrays stay in the caches
+LARGE_TILE = 2**25  # where starting an operation costs more than what it reads
 PIECE = 2**11  # tokens that are worth a thread of their own
 SLACK = 20.0  # how far scores may rise, exp(20) being far from overflow, before sums are scaled down
 
@@ -90,6 +90,7 @@ class _Gather(torch.autograd.Function):
         content, std, queries, lse, *rest = ctx.saved_tensors
         sums, tables = rest[: len(d_sums)], rest[len(d_sums) :]
         items = _Items(content, ctx.grid, len(queries))
+        d_sums = tuple(d.contiguous() for d in d_sums)  # tiles read rows of them
         delta = sum((a * b).sum(1) for a, b in zip(d_sums, sums, strict=True)) - d_lse
         d_content = torch.empty_like(content) if ctx.needs_input_grad[0] else None
         d_std = torch.empty_like(std)
