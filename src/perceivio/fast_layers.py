@@ -68,11 +68,14 @@ def _gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax-weighted means of values: (B, H, Q, c), (B, H, K, c), (B, H, K, c') -> (B, H, Q, c')
 
     torch's own function goes through MKL (see linear.py), so scores that are many, but fit into
-    a cache that cores share, are made head by head.
+    a cache that cores share, are made head by head. So are those of bfloat16 with gradients,
+    where torch's way back takes twice as long.
     """
-    if not (fast(q) and SCORES[0] <= q.shape[2] * k.shape[2] <= SCORES[1]):
-        return scaled_dot_product_attention(q, k, v)
-    return _ByHead.apply(q, k, v)
+    many = fast(q) and SCORES[0] <= q.shape[2] * k.shape[2] <= SCORES[1]
+    slow = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    if many or slow:
+        return _ByHead.apply(q, k, v)
+    return scaled_dot_product_attention(q, k, v)
 
 
 class _ByHead(torch.autograd.Function):
@@ -94,15 +97,16 @@ class _ByHead(torch.autograd.Function):
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, gathered = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        dtype = torch.promote_types(q.dtype, torch.float32)
 
         def head(index: tuple[int, int]) -> None:
             scale, d = q.shape[3] ** -0.5, given[index]
             scaled = q[index] * scale
-            weights = linear(scaled, k[index]).softmax(1)
-            dv[index] = linear(weights.T, d.T)
-            scores = linear(d, v[index])
-            scores -= (d * gathered[index]).sum(1, keepdim=True)
-            scores *= weights
+            weights = linear(scaled, k[index]).softmax(1, dtype)
+            dv[index] = linear(weights.to(q).T, d.T)
+            scores = linear(d, v[index]).to(dtype)
+            scores -= (d * gathered[index]).sum(1, keepdim=True, dtype=dtype)
+            scores = scores.mul_(weights).to(q)
             dq[index] = linear(scores, k[index].T) * scale
             dk[index] = linear(scores.T, scaled.T)
 
@@ -116,8 +120,9 @@ def _heads(q: Tensor) -> list[tuple[int, int]]:
 
 def _of_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """(Q, c), (K, c), (K, c') -> (Q, c')"""
-    weights = linear(q * q.shape[1] ** -0.5, k.contiguous()).softmax(1)
-    return linear(weights, v.T.contiguous())
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    weights = linear(q * q.shape[1] ** -0.5, k.contiguous()).softmax(1, dtype)
+    return linear(weights.to(q), v.T.contiguous())
 
 
 def _by_rows(layers: Sequence[SelfAttend], x: Tensor, pieces: int) -> Tensor:

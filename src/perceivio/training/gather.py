@@ -160,10 +160,13 @@ def _gathered(
         scores = linear(values, _with_channel(queries, -top))
         scores.add_(positions(tile)).mul_(scale)  # less the top
         rise = scores.amax(0)
-        if not number or rise.max() > SLACK:
-            rise = rise if not number else rise.clamp(min=0)
+        if not number:
+            top = rise
             scores -= rise
-            top += rise
+        elif rise.max() > SLACK:
+            rise.clamp_(min=0)
+            top = top + rise
+            scores -= rise
             for total in (contents, *along):
                 total *= (-rise).exp()
         weights = scores.exp_().mul_(scale)
