@@ -68,7 +68,8 @@ def masks_of(draw, inputs) -> dict[str, torch.Tensor] | None:
         return None
     batch = len(next(iter(inputs.values())))
     flags = st.lists(st.booleans(), min_size=batch, max_size=batch)
-    return {name: torch.tensor(draw(flags)) for name in draw(st.sets(st.sampled_from(list(inputs))))}
+    chosen = draw(st.sets(st.sampled_from(list(inputs))))
+    return {name: torch.tensor(draw(flags)) for name in chosen}
 
 
 @pytest.mark.usefixtures("always_factored", "small_tiles")
@@ -147,7 +148,8 @@ def test_scores_far_apart_neither_overflow_nor_vanish(monkeypatch, threads):
 def test_gradients_of_attention_head_by_head():
     generator = torch.Generator().manual_seed(0)
     shapes = (2, 3, 5, 2), (2, 3, 4, 2), (2, 3, 4, 6)
-    qkv = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+    qkv = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    qkv = [x.requires_grad_() for x in qkv]
     assert torch.autograd.gradcheck(fast_layers._ByHead.apply, qkv)
 
 

@@ -94,7 +94,7 @@ class _ByHead(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, given: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, gathered = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         dtype = torch.promote_types(q.dtype, torch.float32)

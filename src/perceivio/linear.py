@@ -29,10 +29,10 @@ def linear(
     """x (..., K), weight (L, K), bias (L,) -> x weight^T + bias (..., L), through a GELU if any."""
     if not (fast(x) and x.numel()):
         y = F.linear(x, weight, bias)
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        y = _Linear.apply(x, weight, bias)
-    else:
+    elif not torch.is_grad_enabled():
         return _product(x, weight, bias, gelu)
+    else:
+        y = _Linear.apply(x, weight, bias)
     return y if gelu is None else F.gelu(y, approximate=gelu)
 
 
@@ -55,7 +55,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor):
+    def backward(ctx: Any, dy: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
         rows = dy.flatten(0, -2)
         to_x, to_weight, to_bias = ctx.needs_input_grad

@@ -128,7 +128,8 @@ def _read(
         ]
         batch = max(len(lse) for lse, _ in tokens)
         shares = torch.stack([lse.expand(batch, -1) for lse, _ in tokens]).softmax(0)[..., None]
-        gathered = sum(share * sums for share, (_, sums) in zip(shares, tokens, strict=True))
+        parts = [share * sums for share, (_, sums) in zip(shares, tokens, strict=True)]
+        gathered = torch.stack(parts).sum(0)
         gathered = gathered - gathered.mean(2, keepdim=True)
         # The key bias cancels in the softmax: its gradient is zero, but it has one.
         gathered = gathered + 0 * attention.key.bias.sum()

@@ -43,7 +43,7 @@ from ..workers import share
 TILE = {"cpu": 2**19}  # scores in a tile: 2 MB, three such arrays stay in the caches
 LARGE_TILE = 2**25  # where starting an operation costs more than what it reads
 PIECE = 2**11  # tokens that are worth a thread of their own
-SLACK = 20.0  # how far scores may rise, exp(20) being far from overflow, before sums are scaled down
+SLACK = 20.0  # how far scores may rise before sums are scaled down; exp(20) is far from overflow
 
 
 def gather(
@@ -61,7 +61,12 @@ def gather(
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, content: Tensor, std: Tensor, queries: Tensor, grid: tuple[int, ...], *tables: Tensor
+        ctx: Any,
+        content: Tensor,
+        std: Tensor,
+        queries: Tensor,
+        grid: tuple[int, ...],
+        *tables: Tensor,
     ) -> tuple[Tensor, ...]:
         items = _Items(content, grid, len(queries))
         positions = Separable(tables)
@@ -86,7 +91,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_lse: Tensor, *d_sums: Tensor):
+    def backward(ctx: Any, d_lse: Tensor, *d_sums: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         content, std, queries, lse, *rest = ctx.saved_tensors
         sums, tables = rest[: len(d_sums)], rest[len(d_sums) :]
         items = _Items(content, ctx.grid, len(queries))
