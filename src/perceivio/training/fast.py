@@ -128,8 +128,9 @@ def _read(
         ]
         batch = max(len(lse) for lse, _ in tokens)
         shares = torch.stack([lse.expand(batch, -1) for lse, _ in tokens]).softmax(0)[..., None]
-        parts = [share * sums for share, (_, sums) in zip(shares, tokens, strict=True)]
-        gathered = torch.stack(parts).sum(0)
+        gathered = shares[0] * tokens[0][1]
+        for share, (_, sums) in zip(shares[1:], tokens[1:], strict=True):
+            gathered = gathered + share * sums
         gathered = gathered - gathered.mean(2, keepdim=True)
         # The key bias cancels in the softmax: its gradient is zero, but it has one.
         gathered = gathered + 0 * attention.key.bias.sum()
