@@ -83,7 +83,8 @@ class _ByHead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        gathered = q.new_empty(*q.shape[:2], q.shape[2], v.shape[3])
+        # Laid out as the output map reads it, so that nothing is copied before and after.
+        gathered = q.new_empty(len(q), q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
 
         def head(index: tuple[int, int]) -> None:
             gathered[index] = _of_head(q[index], k[index], v[index])

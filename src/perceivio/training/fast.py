@@ -14,8 +14,9 @@ Letters: B batch, M x C input array, N x D latents, O x E output queries, H head
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import log
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,10 +66,8 @@ def encode(
     for _ in range(encoder.blocks):
         for self_attend in encoder.self_attends:
             assert isinstance(self_attend, SelfAttend)
-            if again:
-                x = checkpoint(self_attends, [self_attend], x, use_reentrant=False)
-            else:
-                x = self_attends([self_attend], x)
+            layers = [self_attend]
+            x = _again(self_attends, layers, x) if again else self_attends(layers, x)
     return x
 
 
@@ -84,10 +83,7 @@ def decode(
     if len(array) <= CHUNK:
         answers = _answers(module, array, latents)
     else:
-        chunks = [
-            checkpoint(_answers, module, some, latents, use_reentrant=False)
-            for some in array.split(CHUNK)
-        ]
+        chunks = [_again(_answers, module, some, latents) for some in array.split(CHUNK)]
         answers = torch.cat(chunks, 1)
     outputs = {}
     split = answers.split([len(part) for part in queries], 1)
@@ -97,6 +93,13 @@ def decode(
         values = values[:, 0] if io.modality.is_classes else values
         outputs[name] = io.assemble(values) if some is None else values
     return outputs
+
+
+def _again(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """What the function returns; on the way back it is computed again. Nothing here is random."""
+    result = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    assert isinstance(result, Tensor)
+    return result
 
 
 def _answers(module: MultimodalAutoencoder, queries: Tensor, latents: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ def _gathered(
         values = torch.cat([content[tile.place], std[tile.place]], 1)
         scale = std[tile.place].reciprocal()
         scores = linear(values, _with_channel(queries, -top))
-        scores.add_(positions(tile)).mul_(scale)  # less the top
+        positions.add_to(scores, tile).mul_(scale)  # less the top
         rise = scores.amax(0)
         if not number:
             top = rise
@@ -206,9 +206,9 @@ class _Back:
     ) -> Tensor:
         """dz (P, I) of a tile; the gradients of its content and std go to their places."""
         values, scale = torch.cat([content, std], 1), std.reciprocal()
-        z = linear(values, self.queries).add_(self.positions(tile)).mul_(scale)  # less lse
+        z = self.positions.add_to(linear(values, self.queries), tile).mul_(scale)  # less lse
         p = z.exp()
-        h = linear(values, self.gradients).add_(self.along(tile)).mul_(p)
+        h = self.along.add_to(linear(values, self.gradients), tile).mul_(p)
         square, channels = scale.square(), content.shape[1]
         through_h = z.mul_(h).sum(1, keepdim=True) + (h @ (self.lse + 1))[:, None]
         d_std.copy_(-(square * through_h + scale * (p @ self.delta)[:, None]))
