@@ -104,12 +104,13 @@ class _ByHead(torch.autograd.Function):
             scale, d = q.shape[3] ** -0.5, given[index]
             scaled = q[index] * scale
             weights = linear(scaled, k[index]).softmax(1, dtype)
-            dv[index] = linear(weights.to(q).T, d.T)
+            # oneDNN copies a transposed first operand, so let that be the small one.
+            dv[index] = linear(d.T, weights.to(q).T).T
             scores = linear(d, v[index]).to(dtype)
             scores -= (d * gathered[index]).sum(1, keepdim=True, dtype=dtype)
             scores = scores.mul_(weights).to(q)
             dq[index] = linear(scores, k[index].T) * scale
-            dk[index] = linear(scores.T, scaled.T)
+            dk[index] = linear(scaled.T, scores.T).T
 
         share(head, _heads(q), q.device)
         return dq, dk, dv
