@@ -24,15 +24,12 @@ from perceivio.pipeline import clip_format, shown_shape
 from perceivio.writer import MediaWriter
 
 from . import floor, subjects
-from .measure import Timing, interleaved, machine, peak_memory, plain, product_rates, show
+from .measure import Timing, interleaved, line, machine, peak_memory, plain, product_rates, show
+from .training import training
 
 RESULTS = Path(__file__).with_name("results.json")
 CLIP = Path(__file__).parent.parent / "assets" / "band.3gp"
 CLIP_SECONDS = 10.0
-
-
-def line(what: str, *cells: object) -> None:
-    print(f"{what:<44}", *(f"{cell!s:<30}" for cell in cells), flush=True)
 
 
 def against_huggingface(folder: Path, runs: int, rate: float) -> dict[str, Any]:
@@ -221,13 +218,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "base"
         subjects.write_weights(folder)
-        peaks = {whose: peak_memory(whose, folder) for whose in ("perceivio", "huggingface")}
+        names = {"perceivio": "ours", "huggingface": "theirs"}
+        peaks = {name: peak_memory("reconstruct", who, folder) for name, who in names.items()}
         print("\npeak memory of a reconstruction, each in its own process")
         for whose, peak in peaks.items():
             line(whose, f"{peak['peak']:.0f} MB", f"{peak['loaded']:.0f} MB after loading")
         results["peak_memory_mb"] = peaks
         results |= against_huggingface(folder, runs, rate)
         results |= growth(folder, max(1, runs - 2))
+        results |= training(folder, max(1, runs - 2))
     results |= small(runs, rate)
     options.output.write_text(json.dumps(plain(results), indent=1) + "\n")
     print(f"\nwritten to {options.output.name}")

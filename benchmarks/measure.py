@@ -45,6 +45,10 @@ def show(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
 
 
+def line(what: str, *cells: object) -> None:
+    print(f"{what:<44}", *(f"{cell!s:<30}" for cell in cells), flush=True)
+
+
 def interleaved(subjects: Mapping[str, Callable[[], Any]], runs: int) -> dict[str, Timing]:
     """Time all subjects in turn, `runs` times, after one turn that does not count. What disturbs
     the machine for a while so disturbs all of them."""
@@ -88,9 +92,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def peak_memory(whose: str, folder: Path) -> dict[str, float]:
-    """MB: at the peak of a process that loads a model and reconstructs, and after loading."""
-    command = [sys.executable, "-m", "benchmarks.peak", whose, str(folder)]
+def peak_memory(work: str, whose: str, folder: Path) -> dict[str, float]:
+    """MB: at the peak of a process that loads a model and works once, and after loading."""
+    command = [sys.executable, "-m", "benchmarks.peak", work, whose, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded, peak = map(float, done.stdout.split())
     return {"loaded": loaded, "peak": peak}

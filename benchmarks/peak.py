@@ -1,28 +1,33 @@
-"""Peak memory of one reconstruction, in a process of its own: `python -m benchmarks.peak WHOSE
-FOLDER` prints MB held after loading and MB at the peak."""
+"""Peak memory of one piece of work, in a process of its own: `python -m benchmarks.peak WORK WHOSE
+FOLDER` prints MB held after loading and MB at the peak. WORK is reconstruct or train."""
 
-import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from perceivio.config import preset
 
-from . import subjects
+from . import subjects, training
 
 
-def held() -> float:
+def memory(what: str) -> float:
+    """MB, of this program alone; getrusage would say what the one that started it held."""
     status = Path("/proc/self/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+    return int(status.split(f"{what}:")[1].split()[0]) / 1024
 
 
-whose, folder = sys.argv[1], Path(sys.argv[2])
-inputs = subjects.clip(preset("base"))
-if whose == "perceivio":
-    model = subjects.ours(folder)
-    loaded = held()
-    model.reconstruct(inputs)
-else:
+def reconstruction(whose: str, folder: Path) -> Callable[[], Any]:
+    inputs = subjects.clip(preset("base"))
+    if whose == "ours":
+        model = subjects.ours(folder)
+        return lambda: model.reconstruct(inputs)
     theirs = subjects.HuggingFace(folder)
-    loaded = held()
-    theirs(inputs, theirs.chunk())  # each of the 128 chunks needs the same
-print(loaded, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return lambda: theirs(inputs, theirs.chunk())  # each of the 128 chunks needs the same
+
+
+kinds = {"reconstruct": reconstruction, "train": training.one_step}
+work = kinds[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
+loaded = memory("VmRSS")
+work()
+print(loaded, memory("VmHWM"))

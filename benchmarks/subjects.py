@@ -66,6 +66,10 @@ class HuggingFace:
     @torch.inference_mode()
     def __call__(self, inputs: dict[str, Tensor], points: dict[str, Tensor | None]):
         """As documented: encodes, then answers at the points."""
+        return self.forward(inputs, points)
+
+    def forward(self, inputs: dict[str, Tensor], points: dict[str, Tensor | None]):
+        """The same, with gradients."""
         return self.model(inputs=self._all(inputs), subsampled_output_points=points).logits
 
     @torch.inference_mode()

@@ -20,7 +20,7 @@ from torch.nn import Linear
 from .config import Config
 from .factored_decode import Writer
 from .factored_encode import Reader
-from .fast_layers import Maps, cross_attend, finish, self_attends
+from .fast_layers import LaidOut, Maps, cross_attend, finish, self_attends
 from .layers import SelfAttend
 from .linear import linear
 from .modalities import ModalityIO, patches
@@ -128,7 +128,7 @@ class Engine:
         return {name: _values(self.module.io(name), part, maps) for name, part in pairs}
 
     def _maps(self) -> Maps:
-        return self._constant("maps", lambda: Maps(self.module.config.latents))
+        return self._constant("maps", lambda: LaidOut(self.module.config.latents))
 
     def _constant(self, name: str, make: Callable[[], Made]) -> Made:
         """What `make` returns, made once for the weights as they were when last looked at."""

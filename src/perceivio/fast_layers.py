@@ -1,4 +1,4 @@
-"""The layers of layers.py without gradients, through the fastest linear maps, on all threads.
+"""The layers of layers.py, through the fastest linear maps, on all threads, with gradients or not.
 
 Plain in what they compute: the same operations in the same order. What is done for speed is said
 where it is done.
@@ -8,11 +8,13 @@ Letters: B batch, Q queries, K attended rows, N x D latents, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import Linear
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -25,7 +27,14 @@ SCORES = 2**16, 2**22  # fewest and most scores of a head that are made at once
 WORK = 2**27  # multiply-adds of a self-attend that are worth a thread with rows of its own
 
 
-class Maps:
+Maps = Callable[[Linear], tuple[Tensor, Tensor]]  # weight and bias of a layer, laid out or not
+
+
+def as_they_are(layer: Linear) -> tuple[Tensor, Tensor]:
+    return layer.weight, layer.bias
+
+
+class LaidOut:
     """Weight and bias of linear layers, laid out once for being used often, with so many rows.
 
     As whatever is made from weights, it has to be dropped when these change.
@@ -51,7 +60,8 @@ def self_attends(layers: Sequence[SelfAttend], x: Tensor, maps: Maps) -> Tensor:
     """Self-attends one after the other: (B, N, D) -> (B, N, D)"""
     threads = torch.get_num_threads()
     work = x.shape[1] * sum(weight.numel() for weight in layers[0].parameters())
-    if fast(x) and threads > 1 and len(x) * work >= threads * WORK:
+    much = len(x) * work >= threads * WORK
+    if fast(x) and threads > 1 and much and not torch.is_grad_enabled():
         if len(x) < threads:
             return _by_rows(layers, x, maps, -(-threads // len(x)))
         examples = x.chunk(threads)
@@ -87,25 +97,73 @@ def _gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax-weighted means of values: (B, H, Q, c), (B, H, K, c), (B, H, K, c') -> (B, H, Q, c')
 
     torch's own function goes through MKL (see linear.py), so scores that are many, but fit into
-    a cache that cores share, are made head by head.
+    a cache that cores share, are made head by head. So are those of bfloat16 with gradients,
+    where torch's way back takes twice as long.
     """
-    if not (fast(q) and SCORES[0] <= q.shape[2] * k.shape[2] <= SCORES[1]):
-        return scaled_dot_product_attention(q, k, v)
-    gathered = q.new_empty(*q.shape[:3], v.shape[3])
+    many = fast(q) and max(1, SCORES[0]) <= q.shape[2] * k.shape[2] <= SCORES[1]
+    slow = q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    if many or slow:
+        return _ByHead.apply(q, k, v)
+    return scaled_dot_product_attention(q, k, v)
 
-    def head(index: tuple[int, int]) -> None:
-        gathered[index] = _of_head(q[index], k[index].contiguous(), v[index].T.contiguous())
 
-    share(head, [(b, h) for b in range(q.shape[0]) for h in range(q.shape[1])], q.device)
-    return gathered
+class _ByHead(torch.autograd.Function):
+    """On the way back the weights are made again: N x K of every head and layer are not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # Laid out as the output map reads it, so that nothing is copied before and after.
+        gathered = q.new_empty(len(q), q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
+
+        def head(index: tuple[int, int]) -> None:
+            gathered[index] = _of_head(q[index], k[index].contiguous(), v[index].T.contiguous())
+
+        share(head, _heads(q), q.device)
+        ctx.save_for_backward(q, k, v, gathered)
+        return gathered
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        q, k, v, gathered = ctx.saved_tensors
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        dtype = torch.promote_types(q.dtype, torch.float32)
+
+        def head(index: tuple[int, int]) -> None:
+            d, weights, total = given[index], *_weights(q[index], k[index].contiguous())
+            weights /= total
+            scale = q.shape[3] ** -0.5
+            # oneDNN copies a transposed first operand, so let that be the small one.
+            dv[index] = linear(d.T, weights.to(q).T).T
+            scores = linear(d, v[index]).to(dtype)
+            scores -= (d * gathered[index]).sum(1, keepdim=True, dtype=dtype)
+            scores = scores.mul_(weights).to(q)
+            dq[index] = linear(scores, k[index].T) * scale
+            dk[index] = linear((q[index] * scale).T, scores.T).T
+
+        share(head, _heads(q), q.device)
+        return dq, dk, dv
+
+
+def _heads(q: Tensor) -> list[tuple[int, int]]:
+    return [(b, h) for b in range(q.shape[0]) for h in range(q.shape[1])]
 
 
 def _of_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(Q, c), (K, c), (c', K) -> (Q, c'); k and v without gaps, which oneDNN is very slow with"""
-    q = q * (UNIT * q.shape[1] ** -0.5)
+    """(Q, c), (K, c), (c', K) -> (Q, c'); k and v without gaps"""
+    weights, total = _weights(q, k)
+    return linear(weights.to(q), v).div_(total)
+
+
+def _weights(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """(Q, c), (K, c) -> what softmax gives but for the division, (Q, K), and by what (Q, 1)"""
+    scale, dtype = q.shape[1] ** -0.5, torch.promote_types(q.dtype, torch.float32)
+    if dtype != q.dtype:
+        weights = linear(q * scale, k).softmax(1, dtype)  # what is rounded later sums to one
+        return weights, torch.ones_like(weights[:, :1])
+    q = q * (UNIT * scale)
     longest = [torch.linalg.vector_norm(rows, dim=1).amax() for rows in (q, k)]
-    weights, total = powers(linear(q, k), far=(longest[0] * longest[1]).item() > FAR)
-    return linear(weights, v).div_(total)
+    return powers(linear(q, k), far=(longest[0] * longest[1]).item() > FAR)
 
 
 def _by_rows(layers: Sequence[SelfAttend], x: Tensor, maps: Maps, pieces: int) -> Tensor:

@@ -70,6 +70,18 @@ class Separable:
         last = self.tables[-1][tile.columns]
         return last if total is None else (total[:, None] + last).flatten(0, 1)
 
+    def add_to(self, values: Tensor, tile: Tile) -> Tensor:
+        """values (P, W) with the function at the points of a tile added, in place"""
+        if tile.columns is None or len(self.tables) == 1:
+            return values.add_(self(tile))
+        *outer, last = self.tables
+        last = last[tile.columns]
+        block = values.unflatten(0, (-1, len(last)))
+        block += last
+        for table, index in zip(outer, tile.rows, strict=True):
+            block += table.index_select(0, index)[:, None]
+        return values
+
 
 @dataclass(frozen=True)
 class Rows:

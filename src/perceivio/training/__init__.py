@@ -1,0 +1,1 @@
+"""Training: the model's function with gradients, fast, and what goes around it."""

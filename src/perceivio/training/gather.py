@@ -1,0 +1,219 @@
+"""What queries gather from the tokens of one modality, with gradients and without a key array.
+
+The way there is that of factored_encode.py, whose letters these are: i counts queries (latents and
+heads), j tokens, q~ centred queries, std_j the standard deviation of a token's C channels. Gathered
+are sums over the tokens j of this modality alone,
+
+    z_ij = q~_i . content_j + T_i[t] + Y_i[y] + X_i[x]          p_ij = exp(z_ij / std_j - lse_i)
+    contents_i = sum_j w_ij content_j                           w_ij = p_ij / std_j
+    along_i[t] = sum of w_ij over the tokens at t; likewise for y and x
+
+and lse_i, by which modalities are weighed against each other afterwards.
+
+The way back. No p is kept: a tile of them is made again from lse. With the gradients of what was
+gathered, G_i, A_i[t] .. and dlse_i,
+
+    u_ij = G_i . content_j + A_i[t] + ..                        is that of w_ij,
+    delta_i = sum_j w_ij u_ij - dlse_i                          needs only what was gathered,
+    h_ij = p_ij (u_ij - delta_i std_j)                          so that dz_ij = h_ij / std_j^2
+
+dz has the form of w: its sums against content and along each dimension are the gradients of q~ and
+of the tables. A token's std gets
+
+    -(h_ij (z_ij / std_j + 1) / std_j^2 + p_ij delta_i / std_j)  summed over i.
+
+Both terms with std_j, lse_i std_j in the exponent and delta_i std_j, are one more channel of the
+content; so is sum_j p_ij = sum_j w_ij std_j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..linear import linear
+from ..tables import Separable, Tile, tiles_of
+from ..workers import share
+
+TILE = {"cpu": 2**19}  # scores in a tile: 2 MB, three such arrays stay in the caches
+LARGE_TILE = 2**25  # where starting an operation costs more than what it reads
+PIECE = 2**11  # tokens that are worth a thread of their own
+SLACK = 20.0  # how far scores may rise before sums are scaled down; exp(20) is far from overflow
+
+
+def gather(
+    content: Tensor, std: Tensor, queries: Tensor, tables: Sequence[Tensor], grid: Sequence[int]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """What queries (I, content channels) gather, with tables (n_i, I) for the dimensions of a grid
+    of M tokens, from content (B, M, content channels) and std (B, M, 1).
+
+    Returns lse (B, I), contents (B, content channels, I), along (B, n_i, I) for each dimension.
+    """
+    lse, contents, *along = _Gather.apply(content, std, queries, tuple(grid), *tables)
+    return lse, contents, along
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        content: Tensor,
+        std: Tensor,
+        queries: Tensor,
+        grid: tuple[int, ...],
+        *tables: Tensor,
+    ) -> tuple[Tensor, ...]:
+        items = _Items(content, grid, len(queries))
+        positions = Separable(tables)
+
+        def work(item: int) -> tuple[Tensor, list[Tensor]]:
+            example, tiles = items[item]
+            return _gathered(content[example], std[example], queries, positions, tiles)
+
+        parts = share(work, range(len(items)), content.device)
+        lse = content.new_empty(len(content), len(queries))
+        sums = [content.new_zeros(len(content), *t.shape) for t in (queries.T, *tables)]
+        for example in range(len(content)):
+            mine = parts[example * items.pieces : (example + 1) * items.pieces]
+            torch.logsumexp(torch.stack([part for part, _ in mine]), 0, out=lse[example])
+            for part, gathered in mine:
+                weight = (part - lse[example]).exp()
+                for total, more in zip(sums, gathered, strict=True):
+                    total[example].addcmul_(more, weight)
+        ctx.grid = grid
+        ctx.save_for_backward(content, std, queries, lse, *sums, *tables)
+        return lse, *sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_lse: Tensor, *d_sums: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        content, std, queries, lse, *rest = ctx.saved_tensors
+        sums, tables = rest[: len(d_sums)], rest[len(d_sums) :]
+        items = _Items(content, ctx.grid, len(queries))
+        d_sums = tuple(d.contiguous() for d in d_sums)  # tiles read rows of them
+        delta = sum((a * b).sum(1) for a, b in zip(d_sums, sums, strict=True)) - d_lse
+        d_content = torch.empty_like(content) if ctx.needs_input_grad[0] else None
+        d_std = torch.empty_like(std)
+
+        def work(item: int) -> list[Tensor]:
+            example, tiles = items[item]
+            back = _Back(
+                _with_channel(queries, -lse[example]),
+                Separable(tuple(tables)),
+                _with_channel(d_sums[0][example].T, -delta[example]),
+                Separable(tuple(d[example] for d in d_sums[1:])),
+                lse[example],
+                delta[example],
+            )
+            d_queries = torch.zeros_like(queries.T)
+            d_tables = [torch.zeros_like(table) for table in tables]
+            for tile in tiles:
+                d_here = None if d_content is None else d_content[example, tile.place]
+                values, spread = content[example, tile.place], std[example, tile.place]
+                dz = back(values, spread, tile, d_here, d_std[example, tile.place])
+                d_queries += linear(values.T, dz.T)
+                tile.add(d_tables, dz)
+            return [d_queries, *d_tables]
+
+        parts = share(work, range(len(items)), content.device)
+        totals = [content.new_zeros(t.shape) for t in (queries.T, *tables)]
+        for part in parts:
+            for total, more in zip(totals, part, strict=True):
+                total += more
+        d_queries, *d_tables = totals
+        return d_content, d_std, d_queries.T, None, *d_tables
+
+
+class _Items:
+    """Which tiles of which example are worked on together: (example, tiles) by number."""
+
+    def __init__(self, content: Tensor, grid: tuple[int, ...], queries: int) -> None:
+        device = content.device
+        scores = TILE.get(device.type, LARGE_TILE)
+        self.tiles = list(tiles_of(grid, None, max(1, scores // queries), device))
+        threads = torch.get_num_threads() if device.type == "cpu" else 1
+        self.pieces = min(threads, -(-content.shape[1] // PIECE), len(self.tiles))
+        self.count = len(content) * self.pieces
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, item: int) -> tuple[int, list[Tile]]:
+        example, piece = divmod(item, self.pieces)
+        return example, self.tiles[piece :: self.pieces]
+
+
+def _with_channel(x: Tensor, channel: Tensor) -> Tensor:
+    return torch.cat([x, channel[:, None]], 1)
+
+
+def _gathered(
+    content: Tensor, std: Tensor, queries: Tensor, positions: Separable, tiles: Sequence[Tile]
+) -> tuple[Tensor, list[Tensor]]:
+    """lse of the tokens of some tiles (I,), and with it [contents, *along]."""
+    top = queries.new_zeros(len(queries))
+    contents = queries.new_zeros(queries.shape[1] + 1, len(queries))
+    along = [torch.zeros_like(table) for table in positions.tables]
+    for number, tile in enumerate(tiles):
+        values = torch.cat([content[tile.place], std[tile.place]], 1)
+        scale = std[tile.place].reciprocal()
+        scores = linear(values, _with_channel(queries, -top))
+        positions.add_to(scores, tile).mul_(scale)  # less the top
+        rise = scores.amax(0)
+        if not number:
+            top = rise
+            scores -= rise
+        elif rise.max() > SLACK:
+            rise.clamp_(min=0)
+            top = top + rise
+            scores -= rise
+            for total in (contents, *along):
+                total *= (-rise).exp()
+        weights = scores.exp_().mul_(scale)
+        contents += linear(values.T, weights.T)
+        tile.add(along, weights)
+    count = contents[-1].clone()
+    for total in (contents, *along):
+        total /= count
+    return top + count.log(), [contents[:-1], *along]
+
+
+@dataclass(frozen=True)
+class _Back:
+    """The way back through the tiles of one example.
+
+    queries    (I, channels + 1): q~, and -lse for std
+    positions  q~ . x_j without the content
+    gradients  (I, channels + 1): G, and -delta for std
+    along      A, the gradient of the sums along each dimension
+    lse, delta (I,)
+    """
+
+    queries: Tensor
+    positions: Separable
+    gradients: Tensor
+    along: Separable
+    lse: Tensor
+    delta: Tensor
+
+    def __call__(
+        self, content: Tensor, std: Tensor, tile: Tile, d_content: Tensor | None, d_std: Tensor
+    ) -> Tensor:
+        """dz (P, I) of a tile; the gradients of its content and std go to their places."""
+        values, scale = torch.cat([content, std], 1), std.reciprocal()
+        z = self.positions.add_to(linear(values, self.queries), tile).mul_(scale)  # less lse
+        p = z.exp()
+        h = self.along.add_to(linear(values, self.gradients), tile).mul_(p)
+        square, channels = scale.square(), content.shape[1]
+        through_h = z.mul_(h).sum(1, keepdim=True) + (h @ (self.lse + 1))[:, None]
+        d_std.copy_(-(square * through_h + scale * (p @ self.delta)[:, None]))
+        dz = h.mul_(square)
+        if d_content is not None:
+            d_content.copy_(linear(dz, self.queries[:, :channels].T))
+            d_content += linear(p.mul_(scale), self.gradients[:, :channels].T)
+        return dz
