@@ -26,7 +26,8 @@ class Average:
     def follow(self, module: MultimodalAutoencoder, step: int) -> None:
         """After optimiser step `step` = 1, 2, ..."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), share)
+        for mine, other in zip(self.module.parameters(), module.parameters(), strict=True):
+            mine.lerp_(other, share)
 
     def state(self) -> dict[str, Tensor]:
         return self.module.state_dict()

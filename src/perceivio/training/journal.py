@@ -6,6 +6,7 @@ file of one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -49,10 +50,8 @@ class Journal:
             raise CheckpointError(f"cannot write {self.path}: {reason(error)}") from error
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # what could not be written has been told
             self._file.close()
-        except OSError:  # what could not be written has been told
-            pass
 
 
 def _step(line: bytes) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -49,40 +50,30 @@ class Lamb(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if not parameters:
-                continue
-            gradients = [p.grad for p in parameters]
-            for p in parameters:
-                if not self.state[p]:
-                    self.state[p] = {
-                        "step": 0, "first": torch.zeros_like(p), "second": torch.zeros_like(p)
-                    }  # fmt: skip
-                self.state[p]["step"] += 1
-            states = [self.state[p] for p in parameters]
-            first = [state["first"] for state in states]
-            second = [state["second"] for state in states]
-            beta1, beta2 = group["betas"]
-            torch._foreach_lerp_(first, gradients, 1 - beta1)
-            torch._foreach_mul_(second, beta2)
-            torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-
-            # Both corrections, a number for each parameter: some are met later than others.
-            counts = [state["step"] if group["bias_correction"] else 10**9 for state in states]
-            directions = torch._foreach_div(second, [1 - beta2**n for n in counts])
-            torch._foreach_sqrt_(directions)
-            torch._foreach_add_(directions, group["eps"])
-            torch._foreach_reciprocal_(directions)
-            torch._foreach_mul_(directions, first)
-            torch._foreach_div_(directions, [1 - beta1**n for n in counts])
-            torch._foreach_add_(directions, parameters, alpha=group["weight_decay"])
-
-            lengths = torch.stack(torch._foreach_norm(parameters))
-            if group["norm_clamp"]:
-                lengths = lengths.clamp(max=group["norm_clamp"])
-            steps = torch.stack(torch._foreach_norm(directions))
-            # A parameter that is zero, or is not to move, has no length to go by.
-            trust = torch.where((lengths > 0) & (steps > 0), lengths / steps, 1.0)
-            torch._foreach_mul_(directions, list((-group["lr"] * trust).unbind()))
-            torch._foreach_add_(parameters, directions)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
         return loss
+
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        gradient, state = parameter.grad, self.state[parameter]
+        if not state:
+            state["step"] = 0
+            state["first"], state["second"] = (torch.zeros_like(parameter) for _ in range(2))
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        first = state["first"].lerp_(gradient, 1 - beta1)
+        second = state["second"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        if group["bias_correction"]:
+            first = first / (1 - beta1 ** state["step"])
+            second = second / (1 - beta2 ** state["step"])
+        direction = first / (second.sqrt() + group["eps"])
+        direction += group["weight_decay"] * parameter
+
+        length = parameter.norm()
+        if group["norm_clamp"]:
+            length = length.clamp(max=group["norm_clamp"])
+        step = direction.norm()
+        # A parameter that is zero, or is not to move, has no length to go by.
+        trust = torch.where((length > 0) & (step > 0), length / step, 1.0)
+        parameter.sub_(group["lr"] * trust * direction)

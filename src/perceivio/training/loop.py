@@ -23,7 +23,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,7 +55,7 @@ from .checkpoints import Checkpoints, best
 from .journal import Journal
 from .lamb import Lamb
 from .losses import Learner
-from .settings import Schedule, Settings, SettingsError, differences
+from .settings import Objective, Schedule, Settings, SettingsError, differences
 from .start import Anew, Declared, objectives_of
 from .watch import Progress
 
@@ -114,7 +114,8 @@ def train(
     """
     with _quiet_if_not_first():
         declared = Declared.by(settings)
-    accelerator = _accelerator(settings, device)
+    objectives = objectives_of(settings, declared.config)
+    accelerator = _accelerator(settings, objectives, device)
     with contextlib.ExitStack() as stack:
         with _quiet_if_not_first():
             run = _Run(accelerator, declared, data, Path(folder), root, other_settings)
@@ -190,11 +191,10 @@ class _Run:
         # The data.
         names = _class_names(config)
         augment = Augment(settings.data.area, settings.data.aspect, settings.data.flip)
-        format = clip_format(config)
         _check_classes(index, held, names, settings)
         seed = settings.run.seed
-        self.clips = ClipDataset(index, format, names, seed, augment)
-        self.held = ClipDataset(held, format, names, seed, augment=None)
+        self.clips = ClipDataset(index, clip_format(config), names, seed, augment)
+        self.held = ClipDataset(held, clip_format(config), names, seed, augment=None)
         self.workers = _workers(settings, accelerator)
 
         if accelerator.is_main_process:
@@ -554,22 +554,26 @@ def rate_at(step: int, schedule: Schedule) -> float:
     return rising * (0.5 + 0.5 * math.cos(math.pi * (step - level) / (schedule.steps - level)))
 
 
-def _accelerator(settings: Settings, device: str | None) -> Accelerator:
+def _accelerator(
+    settings: Settings, objectives: Mapping[str, Objective], device: str | None
+) -> Accelerator:
     if device not in (None, "cpu", "cuda"):
         raise SettingsError(f"device must be cpu or cuda, not {device}")
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device 'cuda' cannot be used: there is no GPU that torch sees")
-    cpu = device == "cpu" or not torch.cuda.is_available()
+    cpu = device == "cpu" or not torch.accelerator.is_available()
     precision = settings.run.precision
     half = precision == "bfloat16" or (precision == "auto" and not cpu)
     # A run in the same process may have been of another kind.
     AcceleratorState._reset_state(reset_partial_state="RANK" not in os.environ)
-    # Some parameters have no part in some steps. Also, without this, torch regroups the gradients
-    # after the first step of a process, and sums over more than two would be rounded otherwise
-    # after a restart.
-    kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # Mask tokens of what is never masked have no part in any step. And without looking for such,
+    # torch regroups the gradients after a process's first step: sums over more than two processes
+    # would be rounded otherwise after a restart.
+    unused = any(not o.weight or not o.mask for o in objectives.values())
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 2
+    kwargs = DistributedDataParallelKwargs(find_unused_parameters=unused or several)
     return Accelerator(
-        cpu=device == "cpu", mixed_precision="bf16" if half else "no", kwargs_handlers=[kwargs]
+        cpu=cpu, mixed_precision="bf16" if half else "no", kwargs_handlers=[kwargs]
     )
 
 
@@ -668,7 +672,7 @@ def _workers(settings: Settings, accelerator: Accelerator) -> int:
     if settings.data.workers >= 0:
         return settings.data.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or accelerator.num_processes)
     return max(1, min(16, (cores or 1) // here - 1))
 
 

@@ -21,6 +21,8 @@ from ..errors import PerceivioError
 
 T = TypeVar("T")
 
+_SHIPPED = resources.files("perceivio").joinpath("training", "configurations")
+
 
 class SettingsError(PerceivioError):
     """A setting that does not exist, or has a value that it cannot have."""
@@ -263,8 +265,7 @@ def read_settings(configuration: str | Path | None, changes: Iterable[str] = ())
 
 def shipped() -> list[str]:
     """Names of the configurations that come with the package."""
-    folder = resources.files(__package__).joinpath("configurations")
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if ".toml" in f.name)
+    return sorted(f.name.removesuffix(".toml") for f in _SHIPPED.iterdir() if ".toml" in f.name)
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], at: str = "") -> list[str]:
@@ -334,7 +335,7 @@ def _value(kind: Any, value: Any, name: str, source: str) -> Any:
         if len(kinds) == len(value):
             pairs = zip(kinds, value, strict=True)
             return tuple(_value(k, v, f"{name}[{n}]", source) for n, (k, v) in enumerate(pairs))
-    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
+    if origin is Mapping and isinstance(value, Mapping):
         if dataclasses.is_dataclass(arguments[1]):
             return {k: _value(arguments[1], v, f"{name}.{k}", source) for k, v in value.items()}
         return value
@@ -377,8 +378,7 @@ def _read_toml(configuration: str | Path) -> dict[str, Any]:
     path = Path(configuration)
     try:
         if isinstance(configuration, str) and configuration in shipped():
-            folder = resources.files(__package__).joinpath("configurations")
-            text = folder.joinpath(f"{configuration}.toml").read_text("utf-8")
+            text = _SHIPPED.joinpath(f"{configuration}.toml").read_text("utf-8")
         else:
             text = path.read_text("utf-8")
         return tomllib.loads(text)
@@ -399,6 +399,7 @@ def _read_change(change: str) -> dict[str, Any]:
     name, equals, text = (part.strip() for part in change.partition("="))
     if not equals or not all(name.split(".")):
         raise SettingsError(f"--set {change}: write it as NAME=VALUE, as in optimiser.rate=0.0005")
+    value: Any
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
