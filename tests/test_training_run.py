@@ -113,7 +113,7 @@ def test_what_comes_out_is_a_model(data, whole, tmp_path):
         model = perceivio.load(run / folder)
         assert model.config.modalities["label"].names == ("a", "b")
     clip = sorted(data.parent.glob("videos/*/*.mp4"))[0]
-    report = perceivio.reconstruct(clip, tmp_path / "out.mp4", run / "model")
+    report = perceivio.reconstruct(clip, tmp_path / "out.mp4", str(run / "model"))
     assert report.video.psnr > 0
     assert (tmp_path / "out.mp4").exists()
     assert "clips/s" in out

@@ -116,11 +116,10 @@ def train(
         declared = Declared.by(settings)
     objectives = objectives_of(settings, declared.config)
     accelerator = _accelerator(settings, objectives, device)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as ends:
         with _quiet_if_not_first():
-            run = _Run(accelerator, declared, data, Path(folder), root, other_settings)
-        stack.callback(run.close)
-        stack.enter_context(_told_if_alone(accelerator))
+            run = _Run(accelerator, declared, data, Path(folder), root, other_settings, ends)
+        ends.enter_context(_told_if_alone(accelerator))
         return run.go()
 
 
@@ -135,14 +134,15 @@ class _Run:
         folder: Path,
         root: str | Path | None,
         other_settings: bool,
+        ends: contextlib.ExitStack,
     ) -> None:
+        """What is opened is closed by `ends`, also where the beginning fails."""
         settings = declared.settings
         self.settings, self.folder, self.accelerator = settings, folder, accelerator
         self.progress: Progress | None = None
         self.board: Board | None = None
         self.journal: Journal | None = None
-        self._lock: Any = None
-        self._handlers: dict[int, Any] = {}
+        self._ends = ends
         self.signal: int | None = None
         ranks, rank = accelerator.num_processes, accelerator.process_index
         if settings.run.batch % ranks:
@@ -325,6 +325,7 @@ class _Run:
         """Stop before the weights are touched, and say which clips it was."""
         if self.share.ranks > 1:
             wrong, rows = gather_object(wrong), gather_object(rows)
+        wrong, rows = sorted(set(wrong)), sorted(set(rows))
         blamed = wrong or rows
         index = self.clips.index
         names = [f"{index[row].path} (row {row})" for row in blamed[:NAMED]]
@@ -448,11 +449,12 @@ class _Run:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             known.touch()
-            self._lock = _lock(folder / "lock")
+            lock = _lock(folder / "lock")
         except OSError as error:
             raise RunError(f"{folder}: cannot be written: {error.strerror}") from error
-        if self._lock is None:
+        if lock is None:
             raise RunError(f"{folder}: another process is training there")
+        self._ends.callback(lock.close)
 
     def _open(self) -> None:
         """What only the first process has, once all else is well."""
@@ -470,11 +472,14 @@ class _Run:
         except OSError as error:
             raise RunError(f"{known}: cannot be written: {error.strerror}") from error
         self.journal = Journal(self.folder / "losses.jsonl", self.step)
+        self._ends.callback(self.journal.close)
         self.board = Board(self.folder / "board", self.step)
+        self._ends.callback(self.board.close)
         schedule = self.settings.schedule
         self.progress = Progress(
             schedule.steps, self.step, self.share.batch, self.settings.watch.every
         )
+        self._ends.callback(self.progress.close)
 
     def _tell_start(
         self, clips: int, held: int, kept: int, anew: Sequence[Anew], goes_on: bool
@@ -503,14 +508,7 @@ class _Run:
 
         for name in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError):  # not in the main thread
-                self._handlers[name] = signal.signal(name, stop)
-
-    def close(self) -> None:
-        for name, handler in self._handlers.items():
-            signal.signal(name, handler)
-        for part in (self.progress, self.board, self.journal, self._lock):
-            if part is not None:
-                part.close()
+                self._ends.callback(signal.signal, name, signal.signal(name, stop))
 
     def _first(self, work: Callable[[], T], every_step: bool = False) -> T | None:
         """Do something in the first process only. Where it fails there, all stop: that one with
