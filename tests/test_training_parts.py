@@ -1,11 +1,13 @@
 """The parts of training, each against something that does not share its code."""
 
+import dataclasses
 import itertools
 import math
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -396,6 +398,18 @@ def test_shipped_configurations_say_what_the_paper_says():
         assert objectives["label"].mask == 0.5
         assert [objectives[m].points for m in ("image", "audio")] == [512, 512]
         assert [objectives[m].loss for m in ("image", "audio")] == ["l1", "l1"]
+
+
+def test_the_example_in_the_docs_is_a_model(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    (tmp_path / "mine.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    found = Declared.by(read_settings(tmp_path / "mine.toml")).config
+    assert list(found.modalities) == ["image", "label"]
+    assert (found.latents, found.modalities["image"].shape) == (64, (8, 32, 32))
+    for group in dataclasses.fields(read_settings(None)):  # and the page names every setting
+        if dataclasses.is_dataclass(getattr(read_settings(None), group.name)):
+            for field in dataclasses.fields(getattr(read_settings(None), group.name)):
+                assert f"`{field.name}`" in page or f"{group.name}.{field.name}" in page
 
 
 def test_changes_are_told_and_free_ones_are_not(settings):

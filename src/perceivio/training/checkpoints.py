@@ -63,15 +63,17 @@ class Checkpoints:
         except (OSError, RuntimeError) as error:  # torch tells some failed writes as RuntimeError
             part.unlink(missing_ok=True)
             raise CheckpointError(
-                f"cannot write {path}: {reason(error)}; the last good checkpoint is"
-                f" {self.last_good()}"
+                f"cannot write {path}: {reason(error)}; {self.last_good()}"
             ) from error
         self._remove_others(state["scores"])
         return path
 
     def last_good(self) -> str:
+        """What a message about a run that ends badly says of it."""
         steps = self.steps()
-        return f"{self.path(steps[-1])} (step {steps[-1]})" if steps else "none yet"
+        if not steps:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {self.path(steps[-1])} (step {steps[-1]})"
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest state that can be read, None where there is none at all; and a note for each

@@ -337,9 +337,9 @@ class _Run:
             with contextlib.suppress(OSError):
                 (self.folder / "stopped.json").write_text(json.dumps(facts) + "\n", "utf-8")
             raise RunError(
-                f"step {line['step']}: the {what} of {', '.join(names)}{more} is not finite; the"
-                f" last good checkpoint is {self.checkpoints.last_good()}; all clips of the step"
-                f" are in {self.folder / 'stopped.json'}"
+                f"step {line['step']}: the {what} of {', '.join(names)}{more} is not finite;"
+                f" {self.checkpoints.last_good()}; all clips of the step are in"
+                f" {self.folder / 'stopped.json'}"
             )
 
         self._first(stop)
