@@ -115,8 +115,11 @@ def train(
     with _quiet_if_not_first():
         declared = Declared.by(settings)
     objectives = objectives_of(settings, declared.config)
-    accelerator = _accelerator(settings, objectives, device)
     with contextlib.ExitStack() as ends:
+        if not dist.is_initialized():
+            # Left to the end of the process, its threads may bring that down with them.
+            ends.callback(lambda: dist.is_initialized() and dist.destroy_process_group())
+        accelerator = _accelerator(settings, objectives, device)
         with _quiet_if_not_first():
             run = _Run(accelerator, declared, data, Path(folder), root, other_settings, ends)
         ends.enter_context(_told_if_alone(accelerator))
@@ -563,7 +566,7 @@ def _accelerator(
     precision = settings.run.precision
     half = precision == "bfloat16" or (precision == "auto" and not cpu)
     # A run in the same process may have been of another kind.
-    AcceleratorState._reset_state(reset_partial_state="RANK" not in os.environ)
+    AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
     # Mask tokens of what is never masked have no part in any step. And without looking for such,
     # torch regroups the gradients after a process's first step: sums over more than two processes
     # would be rounded otherwise after a restart.
