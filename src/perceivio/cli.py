@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from . import __version__
 from .cli_data import data
+from .cli_train import train
 from .console import Json, Overwrite, aside, complain, plain, print_json, progress
 from .errors import PerceivioError
 
@@ -56,6 +57,7 @@ Duration = Annotated[
 Top = Annotated[int, Parameter(help="Classes to name.", validator=validators.Number(gte=1))]
 
 app.command(data)
+app.command(train)
 
 
 @app.command

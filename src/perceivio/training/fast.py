@@ -67,9 +67,13 @@ def encode(
     for _ in range(encoder.blocks):
         for self_attend in encoder.self_attends:
             assert isinstance(self_attend, SelfAttend)
-            layers = [self_attend]
-            x = _again(self_attends, layers, x, maps) if again else self_attends(layers, x, maps)
+            x = _again(_self_attend, self_attend, x) if again else _self_attend(self_attend, x)
     return x
+
+
+def _self_attend(layer: SelfAttend, x: Tensor) -> Tensor:
+    """Elsewhere than on a CPU torch's products are the fastest, and the layer may be compiled."""
+    return self_attends([layer], x, maps) if x.device.type == "cpu" else layer(x)
 
 
 def decode(

@@ -1,0 +1,100 @@
+"""The verb `perceivio train`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.markup import escape
+
+from .console import Json, aside, plain, print_json
+
+
+def train(
+    data: Annotated[
+        str, Parameter(help="Index that `perceivio data index` or `pack` wrote.", show=True)
+    ],
+    /,
+    *,
+    output: Annotated[
+        Path,
+        Parameter(name=["--output", "-o"], help="Folder of the run; it is made, or gone on with."),
+    ],
+    config: Annotated[
+        str,
+        Parameter(
+            name=["--config", "-c"],
+            help="Settings: kinetics-88x, kinetics-176x, kinetics-352x, kinetics-classify, small,"
+            " finetune, or a TOML file; see docs/training.md.",
+        ),
+    ] = "finetune",
+    set: Annotated[
+        list[str] | None,
+        Parameter(
+            name=["--set", "-s"],
+            negative=(),
+            help="One setting, over the configuration's: optimiser.rate=0.0005. Can be repeated.",
+        ),
+    ] = None,
+    root: Annotated[
+        str | None,
+        Parameter(help="Folder in which the clips are, where it is not the index's own."),
+    ] = None,
+    other_settings: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Go on with a run although settings or clips differ from those it was begun with.",
+        ),
+    ] = False,
+    device: Annotated[
+        str | None, Parameter(help="cpu or cuda; without it, a GPU where there is one.")
+    ] = None,
+    show: Annotated[
+        bool, Parameter(negative=(), help="Print all settings, and do nothing.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Train on the clips of an index: begin a run, or go on with it where it was stopped.
+
+    Stopped by Ctrl-C, by SIGTERM or by a power cut, the same command goes on, with the same losses
+    as without the interruption. The folder holds the weights (OUTPUT/model, for --model of the
+    other verbs), checkpoints, the losses of every step, and a board for TensorBoard. On several
+    GPUs or nodes: accelerate launch --no-python perceivio train ...
+
+    Example: perceivio train videos.parquet -o runs/mine --set schedule.steps=2000
+    """
+    from .training.settings import read_settings
+
+    settings = read_settings(config, set or ())
+    if show:
+        print_json(settings.to_dict()) if json else plain.print(
+            escape(jsonlib.dumps(settings.to_dict(), indent=2))
+        )
+        return 0
+    from .training.loop import ElsewhereError
+    from .training.loop import train as run
+
+    try:
+        result = run(
+            data, output, settings, root=root, device=device, other_settings=other_settings
+        )
+    except ElsewhereError:
+        return 2  # told by another process of this run
+    if not result.first:
+        return 128 + result.stopped if result.stopped else 0
+    if result.stopped:
+        aside.print(f"stopped after step {result.step}; the same command goes on from there")
+        return 128 + result.stopped
+    figures = result.scores.figures if result.scores else {}
+    if json:
+        print_json({"step": result.step, "validation": figures, "written": str(result.model)})
+        return 0
+    plain.print(f"[bold]{escape(str(output))}[/bold]  {result.step:,} steps")
+    for name, value in figures.items():
+        unit = " dB" if name.endswith(("psnr", "snr")) else ""
+        plain.print(f"  {name:12} {value:.4g}{unit}")
+    plain.print(f"  wrote        {escape(str(result.model))}")
+    return 0

@@ -1,0 +1,178 @@
+"""Which clips a step sees, what of them is masked, and which points are asked for.
+
+Nothing here has a state: clip n of a run, counted from its first step on, is the same whoever asks
+and whenever, and so is all that is drawn at random about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from ..config import Config
+from ..data.dataset import NO_LABEL, ClipDataset, Epochs, as_inputs
+from .settings import Objective
+
+# First numbers of keys, so that no two kinds of draws share one. Those of examples and of their
+# order are shorter keys, drawn in data/dataset.py.
+MASKS, POINTS = 1, 2
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every step that one process takes.
+
+    batch  clips a step, all processes together
+    turns  in which each process takes its part
+    rank, ranks  of the process
+    """
+
+    batch: int
+    turns: int
+    rank: int = 0
+    ranks: int = 1
+
+    @classmethod
+    def of(cls, batch: int, at_once: int, rank: int, ranks: int) -> Share:
+        """With as few turns as can be; `ranks` divides `batch`."""
+        part = batch // ranks
+        turns = next(n for n in range(1, part + 1) if part % n == 0 and part // n <= at_once)
+        return cls(batch, turns, rank, ranks)
+
+    @property
+    def clips(self) -> int:
+        """Of one turn of one process."""
+        return self.batch // (self.ranks * self.turns)
+
+    def numbers(self, step: int, turn: int) -> range:
+        """The clips of this process, counted from the beginning of the run."""
+        first = step * self.batch + (turn * self.ranks + self.rank) * self.clips
+        return range(first, first + self.clips)
+
+
+class Turns(Sampler[list[tuple[int, int, int]]]):
+    """Keys (epoch, row, number) of the clips of this process, turn after turn, from a step on."""
+
+    def __init__(self, rows: int, seed: int, share: Share, step: int, steps: int) -> None:
+        self.rows, self.seed, self.share = rows, seed, share
+        self.step, self.steps = step, steps
+
+    def __len__(self) -> int:
+        return (self.steps - self.step) * self.share.turns
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        share = self.share
+        stream = self._stream(self.step * share.batch)
+        for step in range(self.step, self.steps):
+            first = step * share.batch
+            everyone = list(islice(stream, share.batch))
+            for turn in range(share.turns):
+                yield [
+                    (*everyone[number - first], number) for number in share.numbers(step, turn)
+                ]
+
+    def _stream(self, first: int) -> Iterator[tuple[int, int]]:
+        """(epoch, row) of clip `first` of the run and all after it, epoch after epoch."""
+        epoch, skipped = divmod(first, self.rows)
+        while True:
+            yield from Epochs(self.rows, self.seed, epoch, skipped)
+            epoch, skipped = epoch + 1, 0
+
+
+class Numbered(torch.utils.data.Dataset[dict[str, Any]]):
+    """A data set whose examples know their number in the run."""
+
+    def __init__(self, clips: ClipDataset) -> None:
+        self.clips = clips
+
+    def __getitem__(self, key: tuple[int, int, int]) -> dict[str, Any]:
+        epoch, row, number = key
+        return {**self.clips[epoch, row], "number": number}
+
+
+def reader(clips: ClipDataset, turns: Turns, workers: int) -> DataLoader[dict[str, Any]]:
+    """Collated turns, read ahead by `workers` processes."""
+    return DataLoader(
+        Numbered(clips),
+        batch_sampler=turns,
+        num_workers=workers,
+        worker_init_fn=_begin_worker if workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _begin_worker(_: int) -> None:
+    """A worker ends when the process does that it works for, which has a step to finish first:
+    signals sent to all of them are for that one."""
+    import signal
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)
+
+
+def inputs_of(
+    batch: Mapping[str, Any], clips: ClipDataset, config: Config
+) -> tuple[dict[str, Tensor], Tensor]:
+    """A collated batch -> the model's inputs, and class indices (B,), -1 for none."""
+    classes = config.classes()
+    inputs = as_inputs(dict(batch), clips.format, classes[1].channels if classes else 1)
+    label = inputs.pop("label")
+    if classes:
+        inputs[classes[0]] = label
+    return inputs, batch["label"]
+
+
+def draw_masks(
+    seed: int, numbers: Tensor, labels: Tensor, objectives: Mapping[str, Objective], config: Config
+) -> dict[str, Tensor]:
+    """Which inputs are replaced by the mask token: (B,) booleans by modality, keyed by
+    (seed, number of the clip in the run).
+
+    Each modality is masked with its own probability, on its own; but a draw in which no grid at
+    all would be left to tell from is drawn again. Clips without a label have it masked.
+    """
+    names = sorted(name for name, o in objectives.items() if o.mask or _is_classes(config, name))
+    grids = [n for n, name in enumerate(names) if not _is_classes(config, name)]
+    all_can_go = len(grids) == sum(not m.is_classes for m in config.modalities.values())
+    shares = np.array([objectives[name].mask for name in names])
+    rows = []
+    for number in numbers.tolist():
+        random = np.random.default_rng((MASKS, 0, 0, 0, seed, number))
+        row = random.random(len(names)) < shares
+        while all_can_go and grids and row[grids].all():
+            row = random.random(len(names)) < shares
+        rows.append(row)
+    masks = torch.from_numpy(np.array(rows)).reshape(len(rows), len(names))
+    masked = {name: masks[:, n] for n, name in enumerate(names)}
+    for name in masked:
+        if _is_classes(config, name):
+            masked[name] = masked[name] | (labels == NO_LABEL)
+    return masked
+
+
+def draw_points(
+    seed: int, step: int, rank: int, objectives: Mapping[str, Objective], config: Config
+) -> dict[str, Tensor | None]:
+    """Output points (P,) to decode by modality, without repetition, sorted; None: all of it. Keyed
+    by (seed, step, rank): all clips that a process takes in a step are asked for the same."""
+    points: dict[str, Tensor | None] = {}
+    for n, (name, objective) in enumerate(sorted(objectives.items())):
+        queries = config.modalities[name].queries
+        if not objective.points or objective.points >= queries:
+            points[name] = None
+            continue
+        random = np.random.default_rng((POINTS, 0, 0, 0, seed, step, rank, n))
+        chosen = random.choice(queries, objective.points, replace=False, shuffle=False)
+        points[name] = torch.from_numpy(np.sort(chosen))
+    return points
+
+
+def _is_classes(config: Config, name: str) -> bool:
+    return config.modalities[name].is_classes

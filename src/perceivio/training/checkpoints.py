@@ -1,0 +1,138 @@
+"""The states of a run on disk: whole or not there, the last few and the best few.
+
+A checkpoint is written beside, forced to the disk, and renamed, so that one that has its name is
+whole, whenever the process or the machine stops.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import ffmpeg
+from ..errors import PerceivioError
+from .settings import Keep
+
+VERSION = 1
+
+
+class CheckpointError(PerceivioError):
+    """A checkpoint that cannot be written, or none that can be read."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: files STEP.pt in a folder.
+
+    A state is what `torch.save` takes and `torch.load` reads without running code; "step" counts
+    the optimiser steps done, "scores" is {step: validation score}, lower is better.
+    """
+
+    def __init__(self, folder: Path, keep: Keep) -> None:
+        self.folder, self.keep = folder, keep
+
+    def steps(self) -> list[int]:
+        """Those that are there, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        names = (re.fullmatch(r"(\d+)\.pt", path.name) for path in self.folder.iterdir())
+        return sorted(int(name[1]) for name in names if name)
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"{step:09d}.pt"
+
+    def write(self, state: dict[str, Any]) -> Path:
+        """Write a state, then remove those that are no longer to be kept.
+
+        Raises CheckpointError where it cannot be written; then all that was there still is.
+        """
+        path = self.path(state["step"])
+        part = path.with_suffix(".pt.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save({"version": VERSION, **state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+            sync_folder(self.folder)
+        except (OSError, RuntimeError) as error:  # torch tells some failed writes as RuntimeError
+            part.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"cannot write {path}: {reason(error)}; {self.last_good()}"
+            ) from error
+        self._remove_others(state["scores"])
+        return path
+
+    def last_good(self) -> str:
+        """What a message about a run that ends badly says of it."""
+        steps = self.steps()
+        if not steps:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {self.path(steps[-1])} (step {steps[-1]})"
+
+    def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest state that can be read, None where there is none at all; and a note for each
+        newer one that is damaged. Raises CheckpointError where there are only damaged ones."""
+        notes = []
+        for step in reversed(self.steps()):
+            try:
+                return self.read(step), notes
+            except CheckpointError as error:
+                notes.append(str(error))
+        if notes:
+            raise CheckpointError(notes[-1])
+        return None, []
+
+    def read(self, step: int) -> dict[str, Any]:
+        path = self.path(step)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            version = state["version"]
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise CheckpointError(f"{path} is damaged: {reason(error)}") from error
+        if version != VERSION:
+            raise CheckpointError(f"{path} is of version {version}, this perceivio reads {VERSION}")
+        return state
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written."""
+        if self.folder.is_dir():
+            for path in self.folder.glob("*.part"):
+                path.unlink(missing_ok=True)
+
+    def _remove_others(self, scores: dict[int, float]) -> None:
+        steps = self.steps()
+        kept = set(steps[-self.keep.last :]) | set(
+            best([step for step in steps if step in scores], scores, self.keep.best)
+        )
+        for step in set(steps) - kept:
+            self.path(step).unlink(missing_ok=True)
+
+
+def best(steps: Iterable[int], scores: dict[int, float], count: int) -> list[int]:
+    """The `count` steps with the lowest scores; of equal ones the earlier."""
+    return sorted(steps, key=lambda step: (scores[step], step))[:count]
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a rename in this folder to the disk, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        number = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def reason(error: BaseException) -> str:
+    """Why something could not be read or written, in a few words."""
+    while not isinstance(error, OSError) and error.__context__ is not None:
+        error = error.__context__
+    if isinstance(error, OSError):
+        return ffmpeg.reason(error)
+    return " ".join(str(error).split())[:120] or type(error).__name__
