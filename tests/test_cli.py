@@ -211,7 +211,12 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     command = [sys.executable, "-m", "perceivio.cli", "reconstruct", str(ASSETS / "band.3gp")]
-    process = subprocess.Popen([*command, "-o", str(out / "x.mp4")], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, "-o", str(out / "x.mp4")],
+        stderr=subprocess.PIPE,
+        # A shell's background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     deadline = time.monotonic() + 120
     while not list(out.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.05)
