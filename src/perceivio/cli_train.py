@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.markup import escape
 
 from .console import Json, aside, plain, print_json
+
+if TYPE_CHECKING:
+    from .training.settings import Settings
 
 
 def train(
@@ -74,6 +79,25 @@ def train(
             escape(jsonlib.dumps(settings.to_dict(), indent=2))
         )
         return 0
+    code = _run(data, output, settings, root, other_settings, device, json)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # All is written and closed. With torch 2.13, one process in some fifty is brought down by
+        # threads of the process group while it ends, and its launcher would call that a failure.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(
+    data: str,
+    output: Path,
+    settings: Settings,
+    root: str | None,
+    other_settings: bool,
+    device: str | None,
+    json: bool,
+) -> int:
     from .training.loop import ElsewhereError
     from .training.loop import train as run
 

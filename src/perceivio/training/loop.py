@@ -115,7 +115,6 @@ def train(
     objectives = objectives_of(settings, declared.config)
     with contextlib.ExitStack() as ends:
         if not dist.is_initialized():
-            # Left to the end of the process, its threads may bring that down with them.
             ends.callback(lambda: dist.is_initialized() and dist.destroy_process_group())
         accelerator = _accelerator(settings, objectives, device)
         with _quiet_if_not_first():
