@@ -678,7 +678,14 @@ def test_truncated_pickles(tmp_path):
             assert "truncated or damaged" in refusal(path)
 
 
-@settings(max_examples=300, deadline=None)
+def test_a_name_with_a_line_break_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "damaged.pkl"
+    path.write_bytes(b"\x80\x04\x8c\x07os\nevil\x8c\x06system\x93.")
+    assert "os?evil.system" in refusal(path)
+    assert "\n" not in refusal(path)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
 def test_damaged_pickles_never_do_anything_else(tmp_path_factory, data):
     """Any change of any bytes gives arrays or one clear line."""

@@ -21,6 +21,10 @@ from .errors import PerceivioError
 class PickleError(PerceivioError):
     """A pickle that is damaged, or that holds something other than arrays in mappings."""
 
+    def __init__(self, said: str) -> None:
+        """One line, whatever the names in a damaged file are."""
+        super().__init__("".join(c if c.isprintable() else "?" for c in said))
+
 
 def is_pickle(path: Path) -> bool:
     """Whether a file starts as a pickle of protocol 2 to 5 does."""
