@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ..autoencoder import Autoencoder
-from ..config import Config
+from ..config import Config, Modality
 from ..data.dataset import NO_LABEL, ClipDataset
 from ..metrics import decibels
-from .batches import Share, inputs_of
+from .batches import Share, inputs_of, read
 from .losses import grid_error
 from .settings import Objective
 
@@ -54,24 +54,31 @@ def measure(
     groups = [
         [(0, row) for row in rows[n : n + TOGETHER]] for n in range(0, len(rows), TOGETHER)
     ]
-    for group, batch in zip(
-        groups, DataLoader(clips, batch_sampler=groups, num_workers=workers), strict=True
-    ):
-        inputs, labels = inputs_of(batch, clips, config)
-        outputs = _answers(model, inputs)
-        for n, (name, modality) in enumerate(config.modalities.items()):
-            if modality.is_classes:
-                loss = F.cross_entropy(outputs[name], labels, ignore_index=-1, reduction="none")
-                square = (outputs[name].argmax(-1) != labels).double()
-                square[labels == NO_LABEL] = math.nan
-                energy = torch.zeros(len(labels))
-            else:
-                wanted = inputs[name]
-                loss, square = grid_error(outputs[name], wanted, modality, objectives[name].loss)
-                energy = wanted.square().flatten(1).mean(1)
-            measures = torch.stack([loss.double(), square.double(), energy.double()], dim=-1)
-            found[[row for _, row in group], n] = measures
+    with closing(read(clips, groups, workers)) as batches:
+        for group, batch in zip(groups, batches, strict=True):
+            inputs, labels = inputs_of(batch, clips, config)
+            outputs = _answers(model, inputs)
+            measures = [
+                _measures(outputs[name], inputs.get(name), labels, modality, objectives[name].loss)
+                for name, modality in config.modalities.items()
+            ]
+            found[[row for _, row in group]] = torch.stack(measures, 1)
     return found
+
+
+def _measures(
+    got: Tensor, wanted: Tensor | None, labels: Tensor, modality: Modality, loss: str
+) -> Tensor:
+    """(B, MEASURES) float64 of one modality."""
+    if modality.is_classes:
+        entropy = F.cross_entropy(got, labels, ignore_index=NO_LABEL, reduction="none")
+        wrong = (got.argmax(-1) != labels).double()
+        wrong[labels == NO_LABEL] = math.nan
+        return torch.stack([entropy.double(), wrong, torch.zeros_like(wrong)], -1)
+    assert wanted is not None
+    error = grid_error(got, wanted, modality, loss)
+    energy = wanted.square().flatten(1).mean(1)
+    return torch.stack([error.loss.double(), error.square.double(), energy.double()], -1)
 
 
 def summed_up(
