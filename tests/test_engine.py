@@ -177,6 +177,7 @@ def test_tiles_of_any_size_give_the_same(monkeypatch, size):
 def test_scores_beyond_the_range_of_powers(monkeypatch):
     """Attention so sharp that powers of the scores overflow, the highest among the last tokens."""
     monkeypatch.setattr("perceivio.factored_encode.TILE", 30)
+    monkeypatch.setattr("perceivio.factored_encode.FEW", 3)
     module = weights(tiny(), 3)
     with torch.no_grad():
         module.encoder.cross_attend.attention.query.weight *= 150

@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..linear import linear
+from ..powers import UNIT
 from ..tables import Separable, Tile, tiles_of
 from ..workers import share
 
@@ -69,11 +70,11 @@ class _Gather(torch.autograd.Function):
         *tables: Tensor,
     ) -> tuple[Tensor, ...]:
         items = _Items(content, grid, len(queries))
-        positions = Separable(tables)
+        scores = _Scores.of(queries, tables)
 
         def work(item: int) -> tuple[Tensor, list[Tensor]]:
             example, tiles = items[item]
-            return _gathered(content[example], std[example], queries, positions, tiles)
+            return _gathered(content[example], std[example], scores, tiles)
 
         parts = share(work, range(len(items)), content.device)
         lse = content.new_empty(len(content), len(queries))
@@ -99,16 +100,13 @@ class _Gather(torch.autograd.Function):
         delta = sum((a * b).sum(1) for a, b in zip(d_sums, sums, strict=True)) - d_lse
         d_content = torch.empty_like(content) if ctx.needs_input_grad[0] else None
         d_std = torch.empty_like(std)
+        scores = _Scores.of(queries, tables)
 
         def work(item: int) -> list[Tensor]:
             example, tiles = items[item]
+            along = Separable(tuple(d[example] for d in d_sums[1:]))
             back = _Back(
-                _with_channel(queries, -lse[example]),
-                Separable(tuple(tables)),
-                _with_channel(d_sums[0][example].T, -delta[example]),
-                Separable(tuple(d[example] for d in d_sums[1:])),
-                lse[example],
-                delta[example],
+                scores, UNIT * lse[example], _Scores(d_sums[0][example].T, along), delta[example]
             )
             d_queries = torch.zeros_like(queries.T)
             d_tables = [torch.zeros_like(table) for table in tables]
@@ -148,72 +146,87 @@ class _Items:
         return example, self.tiles[piece :: self.pieces]
 
 
-def _with_channel(x: Tensor, channel: Tensor) -> Tensor:
-    return torch.cat([x, channel[:, None]], 1)
+@dataclass(frozen=True)
+class _Scores:
+    """Sums over the channels of tokens, [content | position | padding]: of each query, or of each
+    gradient of what a query gathered.
+
+    channels  (I, content channels)
+    tables    the rest
+    """
+
+    channels: Tensor
+    tables: Separable
+
+    @classmethod
+    def of(cls, queries: Tensor, tables: Sequence[Tensor]) -> _Scores:
+        """Scores in powers of two."""
+        return cls(queries * UNIT, Separable(tuple(table * UNIT for table in tables)))
+
+    def times(self, scale: Tensor, content: Tensor, tile: Tile, less: Tensor, std: Tensor):
+        """scale (score - less std) of the tokens of a tile, (P, I)"""
+        known = torch.cat([content, std], 1).mul_(scale)
+        scores = linear(known, torch.cat([self.channels, -less[:, None]], 1))
+        return self.tables.add_to(scores, tile, scale)
 
 
 def _gathered(
-    content: Tensor, std: Tensor, queries: Tensor, positions: Separable, tiles: Sequence[Tile]
+    content: Tensor, std: Tensor, scores: _Scores, tiles: Sequence[Tile]
 ) -> tuple[Tensor, list[Tensor]]:
     """lse of the tokens of some tiles (I,), and with it [contents, *along]."""
+    queries = scores.channels
     top = queries.new_zeros(len(queries))
-    contents = queries.new_zeros(queries.shape[1] + 1, len(queries))
-    along = [torch.zeros_like(table) for table in positions.tables]
+    sums = queries.new_zeros(queries.shape[1] + 1, len(queries))
+    along = [torch.zeros_like(table) for table in scores.tables.tables]
     for number, tile in enumerate(tiles):
-        values = torch.cat([content[tile.place], std[tile.place]], 1)
-        scale = std[tile.place].reciprocal()
-        scores = linear(values, _with_channel(queries, -top))
-        positions.add_to(scores, tile).mul_(scale)  # less the top
-        rise = scores.amax(0)
+        values, spread = content[tile.place], std[tile.place]
+        # Those of w: 1 / std is one more power of two.
+        z = scores.times(spread.reciprocal(), values, tile, top, spread)
+        rise = z.amax(0)
         if not number:
             top = rise
-            scores -= rise
+            z -= rise
         elif rise.max() > SLACK:
             rise.clamp_(min=0)
             top = top + rise
-            scores -= rise
-            for total in (contents, *along):
-                total *= (-rise).exp()
-        weights = scores.exp_().mul_(scale)
-        contents += linear(values.T, weights.T)
+            z -= rise
+            for total in (sums, *along):
+                total *= (-rise).exp2()
+        weights = z.exp2_().mul_(spread.reciprocal())
+        sums += linear(torch.cat([values, spread], 1).T.contiguous(), weights.T)
         tile.add(along, weights)
-    count = contents[-1].clone()
-    for total in (contents, *along):
+    count = sums[-1].clone()
+    for total in (sums, *along):
         total /= count
-    return top + count.log(), [contents[:-1], *along]
+    return (top + count.log2()) / UNIT, [sums[:-1], *along]
 
 
 @dataclass(frozen=True)
 class _Back:
     """The way back through the tiles of one example.
 
-    queries    (I, channels + 1): q~, and -lse for std
-    positions  q~ . x_j without the content
-    gradients  (I, channels + 1): G, and -delta for std
-    along      A, the gradient of the sums along each dimension
-    lse, delta (I,)
+    scores     of tokens
+    lse        (I,), in powers of two
+    gradients  G and A
+    delta      (I,)
     """
 
-    queries: Tensor
-    positions: Separable
-    gradients: Tensor
-    along: Separable
+    scores: _Scores
     lse: Tensor
+    gradients: _Scores
     delta: Tensor
 
     def __call__(
         self, content: Tensor, std: Tensor, tile: Tile, d_content: Tensor | None, d_std: Tensor
     ) -> Tensor:
         """dz (P, I) of a tile; the gradients of its content and std go to their places."""
-        values, scale = torch.cat([content, std], 1), std.reciprocal()
-        z = self.positions.add_to(linear(values, self.queries), tile).mul_(scale)  # less lse
-        p = z.exp()
-        h = self.along.add_to(linear(values, self.gradients), tile).mul_(p)
-        square, channels = scale.square(), content.shape[1]
-        through_h = z.mul_(h).sum(1, keepdim=True) + (h @ (self.lse + 1))[:, None]
-        d_std.copy_(-(square * through_h + scale * (p @ self.delta)[:, None]))
-        dz = h.mul_(square)
+        scale = std.reciprocal()
+        z = self.scores.times(scale, content, tile, self.lse, std)
+        p = z.exp2()
+        dz = self.gradients.times(scale.square(), content, tile, self.delta, std).mul_(p)
+        through_dz = z.mul_(dz).sum(1, keepdim=True) + (dz @ (self.lse + UNIT))[:, None]
+        d_std.copy_(-(through_dz / UNIT + scale * (p @ self.delta)[:, None]))
         if d_content is not None:
-            d_content.copy_(linear(dz, self.queries[:, :channels].T))
-            d_content += linear(p.mul_(scale), self.gradients[:, :channels].T)
+            d_content.copy_(linear(dz, self.scores.channels.T) / UNIT)
+            d_content += linear(p.mul_(scale), self.gradients.channels.T)
         return dz
