@@ -27,12 +27,7 @@ and W_v g can wait until tokens have been gathered. With w_ij = a_ij / std_j,
 The content needs the product with w. Positions need only w's sums over all but one dimension,
 times that dimension's features, and the padding, the same for all tokens, needs w's whole sum.
 
-This runs over tiles of tokens. What every score is of passes over a tile is what it costs, next
-to the two products, so there are few: scores are in powers of two (powers.py), 1 / std_j is added
-to them as its logarithm, which makes them those of w, and the sum of a_ij = w_ij std_j comes out
-of the product with the content, std_j being one more channel of it. So that powers stay finite,
-the highest score of the first tile is taken off; should others be higher by far, tiles are gone
-through again with the highest of all.
+All of it runs over tiles of tokens, in scores.py.
 
 A modality that is masked whole is one token whose weight counts M times.
 """
@@ -52,13 +47,10 @@ from .linear import linear
 from .modalities import ModalityIO
 from .model import MultimodalAutoencoder
 from .powers import UNIT
-from .tables import Rows, Separable, Tile, tiles_of
-from .workers import pieces_of, share, threads
+from .scores import Scores, few_of, pieces_for, tiles_for
+from .tables import Rows, Separable, Tile
+from .workers import pieces_of, share
 
-TILE = 700_000  # scores in a tile, 2.8 MB: smaller ones fit a core's own cache, but are more calls
-FEW = 64  # tokens that are looked at for about the highest score
-PIECE = 2**11  # tokens that are worth a thread of their own
-MANY = 2.0**60  # a sum of weights up to which it is left as it is
 Answer = Callable[[int, slice, Tensor], None]
 
 
@@ -83,16 +75,14 @@ class Tokens:
     grid       tokens along each dimension
     rows       what tokens are beside their content
     sums       of that, sum and sum of squares over the channels
-    queries    (H N, content channels): q~, in powers of two
-    positions  q~ . x_j without the content: (P, H N), in powers of two
+    scores     q~ . x_j, in powers of two
     masked     what is gathered where the modality is masked whole
     """
 
     grid: tuple[int, ...]
     rows: Rows
     sums: Separable
-    queries: Tensor
-    positions: Separable
+    scores: Scores
     masked: Partial
 
     @classmethod
@@ -109,62 +99,30 @@ class Tokens:
             grid=io.modality.token_grid,
             rows=rows,
             sums=rows.sums().to(device),
-            queries=queries[:, :content].to(device, torch.float32).contiguous(),
-            positions=rows.through(queries).to(device),
+            scores=Scores(
+                queries[:, :content].to(device, torch.float32).contiguous(),
+                rows.through(queries).to(device),
+            ),
             masked=Partial(*masked),
         )
 
     @cached_property
     def tiles(self) -> list[Tile]:
-        return self._tiles(TILE // len(self.queries))
-
-    @cached_property
-    def _few(self) -> list[Tile]:
-        return self._tiles(FEW)[:1]
-
-    def _tiles(self, size: int) -> list[Tile]:
-        return list(tiles_of(self.grid, None, max(1, size), self.queries.device))
+        return tiles_for(self.grid, len(self.scores.channels), self.scores.channels.device)
 
     def gather(self, content: Tensor, tiles: Sequence[Tile]) -> Partial:
         """From the tokens of some tiles; content (M, content channels)"""
-        top = self._highest(content, self._few)
-        found = self._gather(content, tiles, top)
-        if found.count.amax() < MANY:  # which is not so of what is no number
-            return found
-        return self._gather(content, tiles, self._highest(content, tiles))
+        few = few_of(self.grid, content.device)
+        found = self.scores.gather(content, self._std, tiles, few)
+        return Partial(found.top, found.count, self._channels(found.contents, found.along))
 
-    def _highest(self, content: Tensor, tiles: Sequence[Tile]) -> Tensor:
-        queries = self._less(self.queries.new_zeros(len(self.queries)))
-        found = [self._scores(content[tile.place], tile, queries)[0].amax(0) for tile in tiles]
-        return torch.stack(found).amax(0)
-
-    def _gather(self, content: Tensor, tiles: Sequence[Tile], top: Tensor) -> Partial:
-        gathered = self.queries.new_zeros(self.queries.shape[1] + 1, len(self.queries))
-        along = [torch.zeros_like(table) for table in self.positions.tables]  # w's sums
-        queries = self._less(top)
-        for tile in tiles:
-            scores, known = self._scores(content[tile.place], tile, queries)
-            weights = scores.exp2_()  # w
-            gathered += linear(known.T.contiguous(), weights.T)
-            tile.add(along, weights)
-        *_, count = gathered
-        return Partial(top, count, self._channels(gathered[:-1], along))
-
-    def _less(self, top: Tensor) -> Tensor:
-        """Queries of [content / std | 1 | log 1 / std], whose scores have `top` taken off"""
-        return torch.cat([self.queries, -top[:, None], torch.ones_like(top)[:, None]], 1)
-
-    def _scores(self, content: Tensor, tile: Tile, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Of w, (P, H N), and what is summed with w, [content | std] of tokens"""
-        content = content.float()
+    def _std(self, content: Tensor, tile: Tile) -> Tensor:
+        """Standard deviation of the tokens of a tile over their channels, (P, 1)"""
         total, square = self.sums(tile).split(1, 1)
         channels = len(self.rows.shared)
         mean = (total + content.sum(1, keepdim=True)) / channels
         square = (square + content.square().sum(1, keepdim=True)) / channels
-        std = (square - mean.square() + LAYER_NORM_EPS).sqrt()
-        known, scale = torch.cat([content, std], 1), std.reciprocal()
-        scores = linear(torch.cat([known * scale, scale.log2()], 1), queries)
-        return self.positions.add_to(scores, tile, scale), known
+        return (square - mean.square() + LAYER_NORM_EPS).sqrt()
 
     def _channels(self, contents: Tensor, along: list[Tensor]) -> Tensor:
         """Gathered content (content channels, H N) and the sums of w along each dimension
@@ -233,7 +191,7 @@ class Reader:
         for them, (so many, D) float32."""
         batch = len(next(iter(given.values())))
         longest = max(content.shape[1] for content in given.values())
-        count = min(threads(self.value.device), -(-longest // PIECE))
+        count = pieces_for(longest, self.value.device)
         masked = [tokens.masked for name, tokens in self.tokens.items() if name not in given]
 
         def gather(item: tuple[int, int]) -> list[Partial]:
@@ -248,7 +206,7 @@ class Reader:
 
         found = share(gather, [*product(range(batch), range(count))], self.value.device)
         parts = [[*chain(*found[i : i + count]), *masked] for i in range(0, len(found), count)]
-        rows = pieces_of(len(self.tokens[next(iter(given))].queries) // self.heads, count)
+        rows = pieces_of(len(self.tokens[next(iter(given))].scores.channels) // self.heads, count)
 
         def end(item: tuple[int, slice]) -> None:
             example, some = item

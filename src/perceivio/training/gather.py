@@ -38,13 +38,9 @@ from torch.autograd.function import once_differentiable
 
 from ..linear import linear
 from ..powers import UNIT
-from ..tables import Separable, Tile, tiles_of
+from ..scores import Gathered, Scores, few_of, pieces_for, tiles_for
+from ..tables import Separable, Tile
 from ..workers import share
-
-TILE = {"cpu": 2**19}  # scores in a tile: 2 MB, three such arrays stay in the caches
-LARGE_TILE = 2**25  # where starting an operation costs more than what it reads
-PIECE = 2**11  # tokens that are worth a thread of their own
-SLACK = 20.0  # how far scores may rise before sums are scaled down; exp(20) is far from overflow
 
 
 def gather(
@@ -70,22 +66,27 @@ class _Gather(torch.autograd.Function):
         *tables: Tensor,
     ) -> tuple[Tensor, ...]:
         items = _Items(content, grid, len(queries))
-        scores = _Scores.of(queries, tables)
+        scores = _in_powers_of_two(queries, tables)
 
-        def work(item: int) -> tuple[Tensor, list[Tensor]]:
+        def work(item: int) -> Gathered:
             example, tiles = items[item]
-            return _gathered(content[example], std[example], scores, tiles)
+            spread = std[example]
+            return scores.gather(
+                content[example], lambda _, tile: spread[tile.place], tiles, items.few
+            )
 
         parts = share(work, range(len(items)), content.device)
         lse = content.new_empty(len(content), len(queries))
         sums = [content.new_zeros(len(content), *t.shape) for t in (queries.T, *tables)]
         for example in range(len(content)):
             mine = parts[example * items.pieces : (example + 1) * items.pieces]
-            torch.logsumexp(torch.stack([part for part, _ in mine]), 0, out=lse[example])
-            for part, gathered in mine:
-                weight = (part - lse[example]).exp()
-                for total, more in zip(sums, gathered, strict=True):
-                    total[example].addcmul_(more, weight)
+            top = torch.stack([part.top for part in mine]).amax(0)
+            weights = [(part.top - top).exp2() for part in mine]
+            count = sum(part.count * weight for part, weight in zip(mine, weights, strict=True))
+            lse[example] = (top + torch.as_tensor(count).log2()) / UNIT
+            for part, weight in zip(mine, weights, strict=True):
+                for total, more in zip(sums, (part.contents, *part.along), strict=True):
+                    total[example].addcmul_(more, weight / count)
         ctx.grid = grid
         ctx.save_for_backward(content, std, queries, lse, *sums, *tables)
         return lse, *sums
@@ -100,21 +101,20 @@ class _Gather(torch.autograd.Function):
         delta = sum((a * b).sum(1) for a, b in zip(d_sums, sums, strict=True)) - d_lse
         d_content = torch.empty_like(content) if ctx.needs_input_grad[0] else None
         d_std = torch.empty_like(std)
-        scores = _Scores.of(queries, tables)
+        scores = _in_powers_of_two(queries, tables)
 
         def work(item: int) -> list[Tensor]:
             example, tiles = items[item]
             along = Separable(tuple(d[example] for d in d_sums[1:]))
-            back = _Back(
-                scores, UNIT * lse[example], _Scores(d_sums[0][example].T, along), delta[example]
-            )
+            gradients = Scores(d_sums[0][example].T.contiguous(), along)
+            back = _Back(scores, UNIT * lse[example], gradients, delta[example])
             d_queries = torch.zeros_like(queries.T)
             d_tables = [torch.zeros_like(table) for table in tables]
             for tile in tiles:
                 d_here = None if d_content is None else d_content[example, tile.place]
                 values, spread = content[example, tile.place], std[example, tile.place]
                 dz = back(values, spread, tile, d_here, d_std[example, tile.place])
-                d_queries += linear(values.T, dz.T)
+                d_queries += linear(values.T.contiguous(), dz.T)
                 tile.add(d_tables, dz)
             return [d_queries, *d_tables]
 
@@ -132,10 +132,8 @@ class _Items:
 
     def __init__(self, content: Tensor, grid: tuple[int, ...], queries: int) -> None:
         device = content.device
-        scores = TILE.get(device.type, LARGE_TILE)
-        self.tiles = list(tiles_of(grid, None, max(1, scores // queries), device))
-        threads = torch.get_num_threads() if device.type == "cpu" else 1
-        self.pieces = min(threads, -(-content.shape[1] // PIECE), len(self.tiles))
+        self.tiles, self.few = tiles_for(grid, queries, device), few_of(grid, device)
+        self.pieces = min(pieces_for(content.shape[1], device), len(self.tiles))
         self.count = len(content) * self.pieces
 
     def __len__(self) -> int:
@@ -146,74 +144,23 @@ class _Items:
         return example, self.tiles[piece :: self.pieces]
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """Sums over the channels of tokens, [content | position | padding]: of each query, or of each
-    gradient of what a query gathered.
-
-    channels  (I, content channels)
-    tables    the rest
-    """
-
-    channels: Tensor
-    tables: Separable
-
-    @classmethod
-    def of(cls, queries: Tensor, tables: Sequence[Tensor]) -> _Scores:
-        """Scores in powers of two."""
-        return cls(queries * UNIT, Separable(tuple(table * UNIT for table in tables)))
-
-    def times(self, scale: Tensor, content: Tensor, tile: Tile, less: Tensor, std: Tensor):
-        """scale (score - less std) of the tokens of a tile, (P, I)"""
-        known = torch.cat([content, std], 1).mul_(scale)
-        scores = linear(known, torch.cat([self.channels, -less[:, None]], 1))
-        return self.tables.add_to(scores, tile, scale)
-
-
-def _gathered(
-    content: Tensor, std: Tensor, scores: _Scores, tiles: Sequence[Tile]
-) -> tuple[Tensor, list[Tensor]]:
-    """lse of the tokens of some tiles (I,), and with it [contents, *along]."""
-    queries = scores.channels
-    top = queries.new_zeros(len(queries))
-    sums = queries.new_zeros(queries.shape[1] + 1, len(queries))
-    along = [torch.zeros_like(table) for table in scores.tables.tables]
-    for number, tile in enumerate(tiles):
-        values, spread = content[tile.place], std[tile.place]
-        # Those of w: 1 / std is one more power of two.
-        z = scores.times(spread.reciprocal(), values, tile, top, spread)
-        rise = z.amax(0)
-        if not number:
-            top = rise
-            z -= rise
-        elif rise.max() > SLACK:
-            rise.clamp_(min=0)
-            top = top + rise
-            z -= rise
-            for total in (sums, *along):
-                total *= (-rise).exp2()
-        weights = z.exp2_().mul_(spread.reciprocal())
-        sums += linear(torch.cat([values, spread], 1).T.contiguous(), weights.T)
-        tile.add(along, weights)
-    count = sums[-1].clone()
-    for total in (sums, *along):
-        total /= count
-    return (top + count.log2()) / UNIT, [sums[:-1], *along]
+def _in_powers_of_two(queries: Tensor, tables: Sequence[Tensor]) -> Scores:
+    return Scores(queries * UNIT, Separable(tuple(table * UNIT for table in tables)))
 
 
 @dataclass(frozen=True)
 class _Back:
     """The way back through the tiles of one example.
 
-    scores     of tokens
+    scores     of tokens, in powers of two
     lse        (I,), in powers of two
     gradients  G and A
     delta      (I,)
     """
 
-    scores: _Scores
+    scores: Scores
     lse: Tensor
-    gradients: _Scores
+    gradients: Scores
     delta: Tensor
 
     def __call__(
@@ -221,9 +168,10 @@ class _Back:
     ) -> Tensor:
         """dz (P, I) of a tile; the gradients of its content and std go to their places."""
         scale = std.reciprocal()
-        z = self.scores.times(scale, content, tile, self.lse, std)
+        tokens = torch.cat([content * scale, torch.ones_like(scale)], 1)
+        z = self.scores(tokens, tile, scale, -self.lse)
         p = z.exp2()
-        dz = self.gradients.times(scale.square(), content, tile, self.delta, std).mul_(p)
+        dz = self.gradients(tokens * scale, tile, scale.square(), -self.delta).mul_(p)
         through_dz = z.mul_(dz).sum(1, keepdim=True) + (dz @ (self.lse + UNIT))[:, None]
         d_std.copy_(-(through_dz / UNIT + scale * (p @ self.delta)[:, None]))
         if d_content is not None:
