@@ -25,6 +25,7 @@ from .powers import FAR, UNIT, powers
 from .workers import pieces_of, share, threads
 
 SCORES = 2**16, 2**22  # fewest and most scores of a head that are made at once
+MUCH = 2**30  # multiply-adds of attention that are worth a thread with heads of its own
 WORK = 2**27  # multiply-adds of a self-attend that are worth a thread with rows of its own
 
 
@@ -119,7 +120,7 @@ class _ByHead(torch.autograd.Function):
         def head(index: tuple[int, int]) -> None:
             gathered[index] = _of_head(q[index], k[index].contiguous(), v[index].T.contiguous())
 
-        share(head, _heads(q), q.device)
+        _each_head(head, q, k)
         ctx.save_for_backward(q, k, v, gathered)
         return gathered
 
@@ -142,12 +143,19 @@ class _ByHead(torch.autograd.Function):
             dq[index] = linear(scores, k[index].T) * scale
             dk[index] = linear((q[index] * scale).T, scores.T).T
 
-        share(head, _heads(q), q.device)
+        _each_head(head, q, k)
         return dq, dk, dv
 
 
-def _heads(q: Tensor) -> list[tuple[int, int]]:
-    return [(b, h) for b in range(q.shape[0]) for h in range(q.shape[1])]
+def _each_head(work: Callable[[tuple[int, int]], None], q: Tensor, k: Tensor) -> None:
+    """In threads of ours if there is much to do: for some ms after each operation torch's own wait
+    busily on the cores that ours need."""
+    heads = [*product(range(q.shape[0]), range(q.shape[1]))]
+    if 2 * q.numel() * k.shape[2] >= threads(q.device) * MUCH:
+        share(work, heads, q.device)
+    else:
+        for head in heads:
+            work(head)
 
 
 def _of_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
