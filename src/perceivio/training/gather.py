@@ -1,6 +1,6 @@
 """What queries gather from the tokens of one modality, with gradients and without a key array.
 
-The way there is that of factored_encode.py, whose letters these are: i counts queries (latents and
+The way there is that of scores.py, with the letters of factored_encode.py: i counts queries (latents and
 heads), j tokens, q~ centred queries, std_j the standard deviation of a token's C channels. Gathered
 are sums over the tokens j of this modality alone,
 
@@ -23,7 +23,7 @@ of the tables. A token's std gets
     -(h_ij (z_ij / std_j + 1) / std_j^2 + p_ij delta_i / std_j)  summed over i.
 
 Both terms with std_j, lse_i std_j in the exponent and delta_i std_j, are one more channel of the
-content; so is sum_j p_ij = sum_j w_ij std_j.
+content. Inside, scores and lse are in powers of two.
 """
 
 from __future__ import annotations
