@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from .layers import Attention, CrossAttend, SelfAttend
 from .linear import fast, linear, packed
 from .powers import FAR, UNIT, powers
-from .workers import share
+from .workers import pieces_of, share, threads
 
 SCORES = 2**16, 2**22  # fewest and most scores of a head that are made at once
+MUCH = 2**30  # multiply-adds of attention that are worth a thread with heads of its own
 WORK = 2**27  # multiply-adds of a self-attend that are worth a thread with rows of its own
 
 
@@ -58,13 +60,13 @@ def cross_attend(layer: CrossAttend, queries: Tensor, attended: Tensor, maps: Ma
 
 def self_attends(layers: Sequence[SelfAttend], x: Tensor, maps: Maps) -> Tensor:
     """Self-attends one after the other: (B, N, D) -> (B, N, D)"""
-    threads = torch.get_num_threads()
+    count = threads(x.device)
     work = x.shape[1] * sum(weight.numel() for weight in layers[0].parameters())
-    much = len(x) * work >= threads * WORK
-    if fast(x) and threads > 1 and much and not torch.is_grad_enabled():
-        if len(x) < threads:
-            return _by_rows(layers, x, maps, -(-threads // len(x)))
-        examples = x.chunk(threads)
+    much = len(x) * work >= count * WORK
+    if fast(x) and count > 1 and much and not torch.is_grad_enabled():
+        if len(x) < count:
+            return _by_rows(layers, x, maps, -(-count // len(x)))
+        examples = x.chunk(count)
         return torch.cat(share(lambda some: _in_turn(layers, some, maps), examples, x.device))
     return _in_turn(layers, x, maps)
 
@@ -118,7 +120,7 @@ class _ByHead(torch.autograd.Function):
         def head(index: tuple[int, int]) -> None:
             gathered[index] = _of_head(q[index], k[index].contiguous(), v[index].T.contiguous())
 
-        share(head, _heads(q), q.device)
+        _each_head(head, q, k)
         ctx.save_for_backward(q, k, v, gathered)
         return gathered
 
@@ -141,12 +143,19 @@ class _ByHead(torch.autograd.Function):
             dq[index] = linear(scores, k[index].T) * scale
             dk[index] = linear((q[index] * scale).T, scores.T).T
 
-        share(head, _heads(q), q.device)
+        _each_head(head, q, k)
         return dq, dk, dv
 
 
-def _heads(q: Tensor) -> list[tuple[int, int]]:
-    return [(b, h) for b in range(q.shape[0]) for h in range(q.shape[1])]
+def _each_head(work: Callable[[tuple[int, int]], None], q: Tensor, k: Tensor) -> None:
+    """In threads of ours if there is much to do: for some ms after each operation torch's own wait
+    busily on the cores that ours need."""
+    heads = [*product(range(q.shape[0]), range(q.shape[1]))]
+    if 2 * q.numel() * k.shape[2] >= threads(q.device) * MUCH:
+        share(work, heads, q.device)
+    else:
+        for head in heads:
+            work(head)
 
 
 def _of_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -172,33 +181,31 @@ def _by_rows(layers: Sequence[SelfAttend], x: Tensor, maps: Maps, pieces: int) -
     Rows need each other only as keys and values, so threads wait for each other once a layer, and
     not at the end of every product.
     """
-    x = x.clone()
-    size = -(-x.shape[1] // pieces)
-    items = [
-        (example, slice(first, first + size))
-        for example in range(len(x))
-        for first in range(0, x.shape[1], size)
-    ]
+    items = [*product(range(len(x)), pieces_of(x.shape[1], pieces))]
+    rows = [x[item] for item in items]
+    x = torch.empty_like(x)
     read: Heads | None = None
     for done, coming in zip([None, *layers], [*layers, None], strict=True):
         written = Heads.empty(coming.attention, x) if coming else None
 
         def work(
-            item: tuple[int, slice],
+            number: int,
             done: SelfAttend | None = done,
             read: Heads | None = read,
             coming: SelfAttend | None = coming,
             written: Heads | None = written,
         ) -> None:
             """Of some rows: end one self-attend, and project for the next."""
-            mine = x[item]
+            mine, item = rows[number], items[number]
             if done and read:
                 answer = linear(read.gathered(item), *maps(done.attention.output))
-                x[item] = mine = finish(done, mine + answer, maps)
-            if coming and written:
+                rows[number] = mine = finish(done, mine + answer, maps)
+            if not coming:
+                x[item] = mine
+            elif written:
                 written.project(coming.attention, coming.attention_norm(mine), item, maps)
 
-        share(work, items, x.device)
+        share(work, range(len(items)), x.device)
         read = written
     return x
 
@@ -207,13 +214,16 @@ def _by_rows(layers: Sequence[SelfAttend], x: Tensor, maps: Maps, pieces: int) -
 class Heads:
     """Queries, keys and values of all rows as the heads read them.
 
-    q, k  (B, H, N, c)
-    v     (B, H, c', N)
+    q      (B, H, N, c), so that scores are in powers of two
+    k      (B, H, N, c)
+    v      (B, H, c', N)
+    norms  (2, B, N, H): lengths of queries and keys
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
+    norms: Tensor
 
     @classmethod
     def empty(cls, layer: Attention, x: Tensor) -> Heads:
@@ -221,19 +231,28 @@ class Heads:
         batch, rows, heads = *x.shape[:2], layer.heads
         qk, v = (part.out_features // heads for part in (layer.key, layer.value))
         q, k = x.new_empty(2, batch, heads, rows, qk)
-        return cls(q, k, x.new_empty(batch, heads, v, rows))
+        norms = x.new_empty(2, batch, rows, heads)
+        return cls(q, k, x.new_empty(batch, heads, v, rows), norms)
 
     def project(self, layer: Attention, y: Tensor, item: tuple[int, slice], maps: Maps) -> None:
         """Fill in those of some rows, which are y (rows, D) normed."""
         example, rows = item
-        for part, whole in ((layer.query, self.q), (layer.key, self.k)):
+        scale = UNIT * self.q.shape[3] ** -0.5
+        parts = (layer.query, self.q, scale), (layer.key, self.k, 1.0)
+        for (part, whole, times), norms in zip(parts, self.norms, strict=True):
             by_head = linear(y, *maps(part)).unflatten(1, (layer.heads, -1))
-            whole[example, :, rows] = by_head.transpose(0, 1)
+            torch.mul(by_head.transpose(0, 1), times, out=whole[example, :, rows])
+            norms[example, rows] = torch.linalg.vector_norm(by_head, dim=2) * times
         transposed = linear(layer.value.weight, y) + layer.value.bias[:, None]
         self.v[example, :, :, rows] = transposed.unflatten(0, (layer.heads, -1))
 
     def gathered(self, item: tuple[int, slice]) -> Tensor:
         """What some rows gather from all, (rows, H c')"""
         example, rows = item
-        heads = zip(self.q[example, :, rows], self.k[example], self.v[example], strict=True)
-        return torch.cat([_of_head(*head) for head in heads], -1)
+        q, k, v = self.q[example, :, rows], self.k[example], self.v[example]
+        found = q.new_empty(q.shape[1], len(v), v.shape[1])
+        far = self.norms[:, example].amax(1).prod(0) > FAR
+        for head, beyond in enumerate(far.tolist()):
+            weights, total = powers(linear(q[head], k[head]), beyond)
+            torch.div(linear(weights, v[head]), total, out=found[:, head])
+        return found.flatten(1)
