@@ -95,7 +95,7 @@ class Modality:
         if self.beside:
             self._check_beside()
         elif self.columns or self.media == "table":
-            raise ConfigError('a table needs the file it is read from: beside = "{stem}.motion.csv"')
+            raise ConfigError('a table needs its file, such as beside = "{stem}.motion.csv"')
 
     def _check_media(self, dims: int) -> None:
         if self.media not in (None, "video", "audio", "table"):
@@ -322,6 +322,12 @@ class Config:
         own = {k: m for k, m in self.modalities.items() if m.is_classes and not m.beside}
         name = "label" if "label" in own else next(iter(own), None)
         return None if name is None else (name, own[name])
+
+    def class_sets(self) -> tuple[str, ...]:
+        """Names of all sets of classes, the clips' own first."""
+        own = self.classes()
+        names = [name for name, m in self.modalities.items() if m.is_classes]
+        return tuple(sorted(names, key=lambda name: own is None or name != own[0]))
 
     def beside(self) -> tuple[tuple[str, Modality], ...]:
         """Names and declarations of the modalities that are read from files beside the clip."""

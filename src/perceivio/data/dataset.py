@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset, Sampler
 
-from ..clips import ClipFormat, centre_crop
+from ..clip_format import ClipFormat
 from ..errors import MediaError
+from ..excerpt import read_excerpt
+from ..pictures import centre_crop, scaled
 from .catalogue import Clip, DataError, Index
-from .excerpt import read_excerpt
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             flip = random.random() < self.augment.flip
             frames = [f[top : top + crop_height, left : left + crop_width] for f in frames]
         example: dict[str, Any] = {
-            wanted.image_name: pictures(frames, wanted.height, wanted.width, flip),
+            wanted.image_name: scaled(frames, wanted.height, wanted.width, flip),
             "label": NO_LABEL if clip.label is None else self._class_index[clip.label],
         }
         if wanted.samples:
@@ -174,15 +175,6 @@ def random_crop(
     top = int(random.integers(height - crop_height + 1))
     left = int(random.integers(width - crop_width + 1))
     return top, left, crop_height, crop_width
-
-
-def pictures(frames: Sequence[np.ndarray], height: int, width: int, flip: bool) -> torch.Tensor:
-    """uint8 (T, 3, height, width) from equal uint8 (H, W, 3): bicubic, with antialiasing."""
-    stack = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-    if stack.shape[2:] != (height, width):
-        # On bytes whose channels lie together, torch has its fast kernel.
-        stack = F.interpolate(stack, (height, width), mode="bicubic", antialias=True)
-    return (stack.flip(3) if flip else stack).contiguous()
 
 
 def as_inputs(batch: dict[str, Any], format: ClipFormat, classes: int) -> dict[str, torch.Tensor]:

@@ -14,10 +14,10 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
 from .. import ffmpeg
+from ..excerpt import origin, packets, time_of
 from ..ffmpeg import Losses
 from ..overlap import several_ahead
 from .catalogue import Clip, DataError, Index, open_file
-from .excerpt import origin, packets, time_of
 from .sources import Candidate, of_folder, of_kinetics
 from .store import Place
 

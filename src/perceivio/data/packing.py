@@ -26,10 +26,10 @@ from typing import Any
 import pyarrow as pa
 
 from .. import ffmpeg
-from ..clips import resize
 from ..errors import MediaError
 from ..media import MediaReader
 from ..overlap import several_ahead
+from ..pictures import resize
 from ..writer import MediaWriter
 from .catalogue import VERSION, Clip, DataError, Index
 from .indexing import UnfitError, examine
