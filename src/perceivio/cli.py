@@ -23,7 +23,6 @@ from .errors import PerceivioError
 
 if TYPE_CHECKING:
     from .autoencoder import Autoencoder, Prediction
-    from .metrics import Fidelity
     from .pipeline import Report
 
 BAD_INPUT = 2
@@ -279,6 +278,8 @@ def _decibels(value: float | None) -> str:
 
 
 def _print_reconstruction(report: Report) -> None:
+    from .pipeline import told_of
+
     _print_head(report)
     video, audio = report.video, report.audio
     if video.count:
@@ -291,8 +292,13 @@ def _print_reconstruction(report: Report) -> None:
             f"  sound    PSNR {_decibels(audio.psnr)}, SNR {_decibels(audio.snr)}"
             f"   (silence: {_decibels(audio.trivial_psnr)}, 0 dB)"
         )
-    for name, figures in report.beside.items():
-        plain.print(f"  {escape(name):8} {_beside(figures, report.media[name])}")
+    for name, fidelity in report.beside.items():
+        figures = told_of(fidelity, report.media[name]).items()
+        told = [
+            f"R2 {value or 0:.3f}" if key == "r2" else f"{key[:-3].upper()} {_decibels(value)}"
+            for key, value in figures
+        ]
+        plain.print(f"  {escape(name):8} {', '.join(told)}")
     if report.classes:
         plain.print(f"  classes  {_named(report.classes)}")
     for name, found in report.others.items():
@@ -301,14 +307,6 @@ def _print_reconstruction(report: Report) -> None:
     plain.print(f"  took     {report.seconds:.1f} s ({pace:.2g} x real time)")
     for path in (report.written, *report.written_beside.values()):
         plain.print(f"  wrote    {escape(str(path))}")
-
-
-def _beside(figures: Fidelity, media: str) -> str:
-    if media == "table":
-        explained = figures.explained
-        return "-" if explained is None else f"R2 {explained:.3f}"
-    snr = f", SNR {_decibels(figures.snr)}" if media == "audio" else ""
-    return f"PSNR {_decibels(figures.psnr)}{snr}"
 
 
 def _named(classes: list[Prediction]) -> str:

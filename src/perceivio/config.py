@@ -266,7 +266,7 @@ class Config:
                 raise ConfigError(f"{key} must be a whole number of at least 1")
         if self.input_padding < 0 or self.query_padding < 0:
             raise ConfigError("input_padding and query_padding cannot be negative")
-        self._check_lengths()
+        self._check_beside()
         attended = {
             "encode": self.input_channels,
             "process": self.latent_channels,
@@ -277,9 +277,11 @@ class Config:
             if attend.qk(channels) % attend.heads or attend.v(channels) % attend.heads:
                 raise ConfigError(f"{key}: {attend.heads} heads do not divide its channels")
 
-    def _check_lengths(self) -> None:
+    def _check_beside(self) -> None:
         """Raises ConfigError for a file beside the clip that is not read for as long as it."""
         main = self.media("video") or self.media("audio")
+        if "label" in self.modalities and self.modalities["label"].beside:
+            raise ConfigError("label is what clips' own classes are called; name those of a file")
         for name, modality in self.beside():
             if main and modality.seconds and modality.seconds != main[1].seconds:
                 clip = main[1].seconds or Fraction(0)

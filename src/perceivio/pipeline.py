@@ -100,8 +100,8 @@ class Report:
             }
             if self.written_beside:
                 found["beside"] = {
-                    name: {"psnr_db": f.psnr, "snr_db": f.snr, "explained": f.explained}
-                    for name, f in about.beside.items()
+                    name: told_of(fidelity, self.media[name])
+                    for name, fidelity in about.beside.items()
                 }
             return found if self.written else {}
 
@@ -127,6 +127,14 @@ class Report:
                 for w in self.windows
             ],
         }
+
+
+def told_of(fidelity: Fidelity, media: str) -> dict[str, float | None]:
+    """The figures that say something about a grid of this kind, by name; None for silence."""
+    if media == "table":
+        return {"r2": fidelity.explained}
+    psnr = {"psnr_db": fidelity.psnr}
+    return {**psnr, "snr_db": fidelity.snr} if media == "audio" else psnr
 
 
 def clip_format(config: Config) -> ClipFormat:

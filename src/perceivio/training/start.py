@@ -64,6 +64,13 @@ class Declared:
         if given is not None:
             config = same_width(config, before)
         objectives_of(settings, config)
+        for name, modality in config.modalities.items():
+            own = modality.is_classes and (name, modality) == config.classes()
+            if not (modality.media or modality.beside or own):
+                raise SettingsError(
+                    f"model.config.modalities.{name}: says not from which file it is read; give it"
+                    ' beside, such as "{stem}.depth.mp4"'
+                )
         return cls(settings, config, given)
 
     def begin(self, classes: Sequence[str]) -> Start:

@@ -1,4 +1,4 @@
-"""How well clips come back that are not trained on: the middle of each, whole, label masked."""
+"""How well clips come back that are not trained on: the middle of each, whole, classes masked."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..autoencoder import Autoencoder
-from ..config import Config
-from ..data.dataset import NO_LABEL, ClipDataset
+from ..config import Config, Modality
+from ..data.dataset import ClipDataset
 from ..metrics import decibels
 from .batches import Share, inputs_of
-from .losses import grid_error
+from .losses import class_error, grid_error
 from .settings import Objective
 
 TOGETHER = 4  # clips that are decoded whole at a time
 LEAST = 1e-10  # mean square error: nothing is better than 100 dB
-MEASURES = 3  # a clip and modality: loss, mean square error or whether it is wrong, energy
+# A clip and modality: loss, mean square error or whether it is wrong, energy, and the mean square
+# error where its input is masked. NaN for what is not there or not asked.
+MEASURES = 4
 
 
 @dataclass(frozen=True)
 class Scores:
     """Means over validation clips.
 
-    loss     what training makes small: the weighted sum, of whole clips with the label masked
+    loss     what training makes small: the weighted sum, of whole clips with classes masked
     figures  by name: "image_psnr", "audio_psnr", "audio_snr" (dB; peak 1), "label_top1" (share of
-             the labelled clips), and each modality's loss, such as "image_loss"
+             the labelled clips), "motion_r2" of a table (1 - square error over the square distance
+             from the declared mean), and each modality's loss, such as "image_loss". Those that
+             end in "_unseen" are of a modality read from a file beside whose input is masked
     """
 
     loss: float
@@ -47,7 +50,7 @@ def measure(
     workers: int,
 ) -> Tensor:
     """(count, modalities, MEASURES) float64 of the first `count` clips: rows of the clips that
-    this process takes, 0 in all others, so that the sum over processes is all. NaN: no label."""
+    this process takes, 0 in all others, so that the sum over processes is all."""
     config = model.config
     found = torch.zeros(count, len(config.modalities), MEASURES, dtype=torch.float64)
     rows = range(share.rank, count, share.ranks)
@@ -57,19 +60,24 @@ def measure(
     for group, batch in zip(
         groups, DataLoader(clips, batch_sampler=groups, num_workers=workers), strict=True
     ):
-        inputs, labels = inputs_of(batch, clips, config)
-        outputs = _answers(model, inputs)
+        inputs, known = inputs_of(batch, clips, config)
+        outputs = _answers(model, inputs, known)
         for n, (name, modality) in enumerate(config.modalities.items()):
+            wanted, objective = inputs[name], objectives[name]
+            there = known.get(name, torch.ones(len(wanted), dtype=torch.bool))
+            unseen = energy = torch.full((len(wanted),), math.nan)
             if modality.is_classes:
-                loss = F.cross_entropy(outputs[name], labels, ignore_index=-1, reduction="none")
-                square = (outputs[name].argmax(-1) != labels).double()
-                square[labels == NO_LABEL] = math.nan
-                energy = torch.zeros(len(labels))
+                loss, square = class_error(outputs[name], wanted, there)
             else:
-                wanted = inputs[name]
-                loss, square = grid_error(outputs[name], wanted, modality, objectives[name].loss)
-                energy = wanted.square().flatten(1).mean(1)
-            measures = torch.stack([loss.double(), square.double(), energy.double()], dim=-1)
+                loss, square = grid_error(outputs[name], wanted, modality, objective.loss)
+                loss = loss * there
+                nothing = modality.mean if modality.media == "table" else 0.0
+                energy = (wanted - nothing).square().flatten(1).mean(1)
+                if modality.beside and objective.mask:
+                    got = _answers(model, inputs, known, unseen=name)[name]
+                    unseen = grid_error(got, wanted, modality, objective.loss).square
+            measures = torch.stack([loss, square, energy, unseen], dim=-1).double()
+            measures[~there, 1:] = math.nan
             found[[row for _, row in group], n] = measures
     return found
 
@@ -81,20 +89,33 @@ def summed_up(
     figures: dict[str, float] = {}
     total = 0.0
     for n, (name, modality) in enumerate(config.modalities.items()):
-        loss, square, energy = found[:, n].unbind(-1)
+        loss, *measures = found[:, n].unbind(-1)
         figures[f"{name}_loss"] = loss.mean().item()
         total += objectives[name].weight * figures[f"{name}_loss"]
-        if modality.is_classes:
-            known = square[~square.isnan()]
-            if len(known):
-                figures[f"{name}_top1"] = 1 - known.mean().item()
+        square, energy, unseen = (values[~measures[0].isnan()] for values in measures)
+        if not len(square):
             continue
-        square = square.clamp(min=LEAST)
-        figures[f"{name}_psnr"] = _mean_decibels(1 / square)
-        if modality.media == "audio" and (energy > 0).any():
-            heard = energy > 0
-            figures[f"{name}_snr"] = _mean_decibels(energy[heard] / square[heard])
+        if modality.is_classes:
+            figures[f"{name}_top1"] = 1 - square.mean().item()
+            continue
+        figures |= _figures(name, modality, square, energy)
+        if not unseen.isnan().any():
+            masked = _figures(name, modality, unseen, energy)
+            figures |= {f"{key}_unseen": value for key, value in masked.items()}
     return Scores(total, figures)
+
+
+def _figures(name: str, modality: Modality, square: Tensor, energy: Tensor) -> dict[str, float]:
+    """Of a grid, from what was measured of each clip."""
+    square = square.clamp(min=LEAST)
+    if modality.media == "table":
+        total = energy.sum().item()
+        return {f"{name}_r2": 1 - square.sum().item() / total} if total else {}
+    figures = {f"{name}_psnr": _mean_decibels(1 / square)}
+    heard = energy > 0
+    if modality.media == "audio" and heard.any():
+        figures[f"{name}_snr"] = _mean_decibels(energy[heard] / square[heard])
+    return figures
 
 
 @torch.inference_mode()
@@ -103,16 +124,33 @@ def look(model: Autoencoder, clips: ClipDataset, count: int) -> list[tuple[dict,
     pairs = []
     for row in range(count):
         batch = torch.utils.data.default_collate([clips[0, row]])
-        inputs, _ = inputs_of(batch, clips, model.config)
-        pairs.append((inputs, _answers(model, inputs)))
+        inputs, known = inputs_of(batch, clips, model.config)
+        pairs.append((inputs, _answers(model, inputs, known)))
     return pairs
 
 
-def _answers(model: Autoencoder, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All modalities, whole, on the CPU, from inputs without the label."""
-    classes = model.config.classes()
-    seen = {name: v for name, v in inputs.items() if not classes or name != classes[0]}
-    return {name: v.float().cpu() for name, v in model.reconstruct(seen).items()}
+def _answers(
+    model: Autoencoder,
+    inputs: Mapping[str, Tensor],
+    known: Mapping[str, Tensor],
+    unseen: str | None = None,
+) -> dict[str, Tensor]:
+    """All modalities, whole, on the CPU, from those grids that each clip has. With `unseen`, only
+    that modality, from the others."""
+    modalities = model.config.modalities
+    grids = [name for name in inputs if not modalities[name].is_classes and name != unseen]
+    asked = None if unseen is None else {unseen: None}
+    alike: dict[tuple[str, ...], list[int]] = {}  # the model masks a modality for all it is given
+    for n in range(len(next(iter(inputs.values())))):
+        has = tuple(name for name in grids if name not in known or known[name][n])
+        alike.setdefault(has, []).append(n)
+    outputs: dict[str, Tensor] = {}
+    for has, rows in alike.items():
+        latents = model.encode({name: inputs[name][rows] for name in has})
+        for name, values in model.decode(latents, asked).items():
+            whole = outputs.setdefault(name, torch.zeros_like(inputs[name], device="cpu"))
+            whole[rows] = values.float().cpu()
+    return outputs
 
 
 def _mean_decibels(ratios: Tensor) -> float:
