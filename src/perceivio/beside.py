@@ -69,7 +69,8 @@ class Companion(Protocol):
 
 
 def open_beside(modality: Modality, file: File) -> Companion:
-    """Raises MediaError, in one line, for a file that is not what the modality asks for."""
+    """A file ready to be read. Raises MediaError, in one line, for a table or a text that is not
+    what the modality asks for; pictures and sound show that when they are read."""
     kinds = {"video": _Video, "audio": _Sound, "table": _Table, None: _Class}
     with _told(file):
         return kinds[modality.media](modality, file)
@@ -92,7 +93,7 @@ class Companions:
     declared: tuple[tuple[str, Modality], ...]
     _open: dict[str, Companion] = field(default_factory=dict)
     _trouble: list[str] = field(default_factory=list)
-    _absent: dict[str, int] = field(default_factory=dict)
+    _absent: dict[str, list[str]] = field(default_factory=dict)
     _spans: int = 0
 
     def __post_init__(self) -> None:
@@ -117,8 +118,8 @@ class Companions:
     def notes(self) -> list[str]:
         """What is missing, in words; complete when all was read."""
         parts = [
-            f"{name} is not there, or damaged, in {count} of {self._spans} windows: masked in those"
-            for name, count in self._absent.items()
+            f"{reasons[0]}: {name} is masked in {len(reasons)} of {self._spans} windows"
+            for name, reasons in self._absent.items()
         ]
         return [*self._trouble, *parts]
 
@@ -129,12 +130,13 @@ class Companions:
         for name, modality in self.declared:
             if name not in self._open:
                 continue
+            values, reason = None, f"{modality.file_beside(self.path.stem)} has gaps, or ends early"
             try:
                 values = self._open[name].read(start, stop)
-            except PerceivioError:
-                values = None
+            except PerceivioError as error:
+                reason = str(error)
             if values is None:
-                self._absent[name] = self._absent.get(name, 0) + 1
+                self._absent.setdefault(name, []).append(reason)
             else:
                 found[name] = as_values(values, modality)
         return found
@@ -143,9 +145,6 @@ class Companions:
 class _Video:
     def __init__(self, modality: Modality, file: File) -> None:
         self.modality, self.file = modality, file
-        with file.media() as container:
-            if ffmpeg.video_stream(container) is None:
-                raise MediaError("holds no picture that can be decoded")
 
     def read(
         self, start: Fraction, stop: Fraction, crop: Crop | None = None, flip: bool = False
@@ -168,9 +167,6 @@ class _Video:
 class _Sound:
     def __init__(self, modality: Modality, file: File) -> None:
         self.modality, self.file = modality, file
-        with file.media() as container:
-            if ffmpeg.audio_stream(container) is None:
-                raise MediaError("holds no sound that can be decoded")
 
     def read(
         self, start: Fraction, stop: Fraction, crop: Crop | None = None, flip: bool = False

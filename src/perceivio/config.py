@@ -138,7 +138,7 @@ class Modality:
             if len({*self.columns, self.time}) != len(self.columns) + 1:
                 raise ConfigError(f"columns must differ from each other and from {self.time!r}")
         elif self.columns:
-            raise ConfigError("columns are for media = \"table\"")
+            raise ConfigError('columns are for media = "table"')
 
     def file_beside(self, stem: str) -> str:
         """The name of its file beside a clip that is called `stem`, without suffix."""

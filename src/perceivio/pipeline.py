@@ -123,8 +123,7 @@ class Report:
             "lost_packets": self.lost[0],
             "lost_seconds": self.lost[1],
             "windows": [
-                {"start": w.start, "stop": w.stop, **figures(w), **classes(w)}
-                for w in self.windows
+                {"start": w.start, "stop": w.stop, **figures(w), **classes(w)} for w in self.windows
             ],
         }
 

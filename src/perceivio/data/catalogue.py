@@ -217,7 +217,6 @@ class Index:
             return ffmpeg.open_stream(io.BytesIO(self.bytes_of(clip)), clip.path)
         return open_file(self.root / clip.path)
 
-
     def beside(self, clip: Clip, modality: Modality) -> File | None:
         """The file beside the clip that the modality is read from, if there is one."""
         wanted = path_beside(clip.path, modality)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from .catalogue import Clip, DataError, Index
 log = logging.getLogger(__name__)
 
 NO_LABEL = -1
+PROBED = 16  # files of each kind beside clips that are looked at before a run
 TRIES = 10  # clips in a row that may fail before something else must be wrong
 
 
@@ -180,6 +182,25 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return Fraction(at, grid)
 
 
+def check_beside(index: Index, format: ClipFormat) -> None:
+    """Look whether there are files beside clips for all that is declared, and whether some of them
+    are what it says.
+
+    Raises DataError where there are none, and MediaError for one that is something else.
+    """
+    order = np.random.default_rng(0).permutation(len(index)).tolist()
+    for name, modality in format.beside:
+        files = (index.beside(index[row], modality) for row in order)
+        found = list(islice((file for file in files if file is not None), PROBED))
+        if not found:
+            raise DataError(
+                f"the index knows no file {modality.beside} for {name}; make it with `perceivio"
+                " data index --config`, and the configuration you train with"
+            )
+        for file in found:
+            open_beside(modality, file).read(Fraction(0), Fraction(0))
+
+
 class Epochs(Sampler[tuple[int, int]]):
     """Keys (epoch, row) of one epoch, shuffled by (seed, epoch); the next after `set_epoch`.
 
@@ -252,7 +273,7 @@ def _nothing(modality: Modality) -> torch.Tensor:
     return torch.zeros(modality.value_shape, dtype=kind)
 
 
-def known(batch: dict[str, Any], format: ClipFormat) -> dict[str, torch.Tensor]:
+def present(batch: dict[str, Any], format: ClipFormat) -> dict[str, torch.Tensor]:
     """Which clips of a collated batch have the label, and what is read from files beside them:
     (B,) booleans by modality, those of the label as "label"."""
     found = {"label": batch["label"] != NO_LABEL}
@@ -266,7 +287,7 @@ def as_inputs(batch: dict[str, Any], format: ClipFormat, classes: int) -> dict[s
 
     Pictures become float32 (B, T, 3, H, W) in [0, 1], labels one-hot float32 (B, classes); the row
     of a clip without a label is all zeros. Modalities of files beside have the shapes they are
-    declared with; for what is not there, see `known`.
+    declared with; for what is not there, see `present`.
     """
     inputs = {format.image_name: batch[format.image_name].float() / 255}
     if format.samples:

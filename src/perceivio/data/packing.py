@@ -115,9 +115,7 @@ def pack(
 
     limit = int(shard_megabytes * MEGABYTE)
     fetched = several_ahead(fetch, range(first, len(index)), threads)
-    source = _Peekable(
-        enumerate(fetched, first), lambda row: progress(row + 1, len(index))
-    )
+    source = _Peekable(enumerate(fetched, first), lambda row: progress(row + 1, len(index)))
     suffix = None if encoding is None else ".mp4"
     while source.more():
         place = folder / f"shard-{len(packed):05d}.tar"

@@ -37,9 +37,7 @@ class Candidate:
     beside: tuple[Beside, ...] = ()
 
 
-def of_folder(
-    root: Place, declared: Sequence[Modality] = ()
-) -> tuple[list[Candidate], int]:
+def of_folder(root: Place, declared: Sequence[Modality] = ()) -> tuple[list[Candidate], int]:
     """The videos of a folder, by path, and how many other files are there.
 
     A video in a folder of the root bears that folder's name as its label; one in the root itself

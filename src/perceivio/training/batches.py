@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ..config import Config
-from ..data.dataset import ClipDataset, Epochs, as_inputs
-from ..data.dataset import known as known_of
+from ..data.dataset import ClipDataset, Epochs, as_inputs, present
 from .settings import Objective
 
 # First numbers of keys, so that no two kinds of draws share one. Those of examples and of their
@@ -120,16 +119,23 @@ def _begin_worker(_: int) -> None:
 
 def inputs_of(
     batch: Mapping[str, Any], clips: ClipDataset, config: Config
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A collated batch -> the model's inputs, and which clips have them: (B,) booleans of those
-    modalities that a clip may be without, classes and what is read from files beside."""
+) -> dict[str, Tensor]:
+    """A collated batch -> the model's inputs."""
     classes = config.classes()
     inputs = as_inputs(dict(batch), clips.format, classes[1].channels if classes else 1)
-    known = known_of(dict(batch), clips.format)
-    label, labelled = inputs.pop("label"), known.pop("label")
-    if classes:
-        inputs[classes[0]], known[classes[0]] = label, labelled
-    return inputs, known
+    label = inputs.pop("label")
+    return inputs if classes is None else {**inputs, classes[0]: label}
+
+
+def known_of(
+    batch: Mapping[str, Any], clips: ClipDataset, config: Config
+) -> dict[str, Tensor]:
+    """Which clips of a collated batch have what: (B,) booleans of those modalities that a clip may
+    be without, classes and what is read from files beside."""
+    classes = config.classes()
+    found = present(dict(batch), clips.format)
+    labelled = found.pop("label")
+    return found if classes is None else {**found, classes[0]: labelled}
 
 
 def draw_masks(
@@ -178,4 +184,3 @@ def draw_points(
         chosen = random.choice(queries, objective.points, replace=False, shuffle=False)
         points[name] = torch.from_numpy(np.sort(chosen))
     return points
-

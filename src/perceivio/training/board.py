@@ -56,9 +56,7 @@ class Board:
         rows = [_strip(time_first(values[0], modality)) for values in pair]
         self._writer.add_image(tag, torch.cat(rows, dim=1).expand(3, -1, -1), step)
 
-    def _sounds(
-        self, tag: str, modality: Modality, pair: tuple[Tensor, Tensor], step: int
-    ) -> None:
+    def _sounds(self, tag: str, modality: Modality, pair: tuple[Tensor, Tensor], step: int) -> None:
         for word, values in zip(("original", "reconstruction"), pair, strict=True):
             sound = values.reshape(1, -1).clamp(-1, 1)
             self._writer.add_audio(f"{tag} {word}", sound, step, sample_rate=modality.rate or 1)

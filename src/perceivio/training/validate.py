@@ -14,7 +14,7 @@ from ..autoencoder import Autoencoder
 from ..config import Config, Modality
 from ..data.dataset import ClipDataset
 from ..metrics import decibels
-from .batches import Share, inputs_of
+from .batches import Share, inputs_of, known_of
 from .losses import class_error, grid_error
 from .settings import Objective
 
@@ -60,7 +60,7 @@ def measure(
     for group, batch in zip(
         groups, DataLoader(clips, batch_sampler=groups, num_workers=workers), strict=True
     ):
-        inputs, known = inputs_of(batch, clips, config)
+        inputs, known = inputs_of(batch, clips, config), known_of(batch, clips, config)
         outputs = _answers(model, inputs, known)
         for n, (name, modality) in enumerate(config.modalities.items()):
             wanted, objective = inputs[name], objectives[name]
@@ -124,7 +124,7 @@ def look(model: Autoencoder, clips: ClipDataset, count: int) -> list[tuple[dict,
     pairs = []
     for row in range(count):
         batch = torch.utils.data.default_collate([clips[0, row]])
-        inputs, known = inputs_of(batch, clips, model.config)
+        inputs, known = (each(batch, clips, model.config) for each in (inputs_of, known_of))
         pairs.append((inputs, _answers(model, inputs, known)))
     return pairs
 
