@@ -55,7 +55,7 @@ class Tape:
         rng = np.random.default_rng(0)
         self.frames = rng.integers(0, 256, (frames, height, width, 3), np.uint8)
         self.samples = rng.uniform(-1, 1, samples).astype(np.float32)
-        self.notes, self.losses = [], Losses()
+        self.notes, self.losses, self.lead = [], Losses(), Fraction(0)
         self.info = MediaInfo("tape", "video", 0.0, None, None)
         self._at = [0, 0]
 

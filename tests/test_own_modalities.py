@@ -7,7 +7,9 @@ import csv
 import dataclasses
 import json
 import shutil
+import tarfile
 import wave
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -17,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from data_files import command, frames_of
+from data_files import command, frames_of, hum
+from media_files import make_media
 from models import tiny_config
 from training_runs import TINY, finish, losses, make_config
 from training_runs import command as train
@@ -288,6 +291,47 @@ def test_the_index_knows_what_is_beside(capsys, videos, toml, tmp_path):
         capsys, "data", "index", folder, "-o", tmp_path / "plain.parquet", "--keep-silent"
     )
     assert "11 clips" in plain.stdout  # without a configuration, nobody can know
+
+
+def test_clips_of_annotations_have_files_beside_them_too(config, videos, tmp_path):
+    name = "abcdefghijk_000012_000022"
+    (tmp_path / "clips").mkdir()
+    for path in (videos / "red").glob("000.*"):
+        shutil.copy(path, tmp_path / "clips" / path.name.replace("000.", f"{name}."))
+    (tmp_path / "a.csv").write_text(
+        "label,youtube_id,time_start,time_end\nswing,abcdefghijk,12,22\n"
+    )
+    index, report = build(str(tmp_path / "a.csv"), beside=config.beside())
+    assert {name: found.there for name, found in report.beside.items()} == dict.fromkeys(
+        ("depth", "mic2", "motion", "place"), 1
+    )
+    assert {Path(file.path).name.removeprefix(name) for file in index[0].beside} == {
+        ".depth.mp4", ".mic2.wav", ".motion.csv", ".place.txt",
+    }  # fmt: skip
+
+
+def test_a_pack_goes_on_with_all_its_files(index, videos, tmp_path):
+    """Behind a shard that was lost; and the tar alone says what belongs to what."""
+    folder = tmp_path / "pack"
+    whole = pack(index, Place.of(folder), shard_megabytes=0.1)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shards = sorted(name for name in before if name.endswith(".tar"))
+    assert len(shards) > 2
+    assert whole.beside == 6 * 4 - 1
+    for name in (shards[-1], "index.parquet"):
+        (folder / name).unlink()
+    pack(index, Place.of(folder), shard_megabytes=0.1)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    found = {}
+    for name in shards:
+        with tarfile.open(folder / name) as tar:
+            for member in tar:
+                found[member.name] = tar.extractfile(member).read()
+    for row in range(6):
+        clip = videos / index[row].path
+        for suffix in (".mp4", ".depth.mp4", ".mic2.wav", ".motion.csv", ".place.txt"):
+            if (path := clip.with_suffix(suffix)).exists():
+                assert found[f"{row:09d}{suffix}"] == path.read_bytes()
 
 
 def test_an_index_from_before_is_read(index, tmp_path):
@@ -640,3 +684,26 @@ def test_training_without_the_files_is_one_line(capsys, videos, toml, tmp_path):
     assert result.returncode == 2
     assert "the index knows no file {stem}.depth.mp4 for depth" in result.stderr
     assert result.stderr.count("\n") == 1 or "Traceback" not in result.stderr
+
+
+def test_the_example_in_the_docs_is_a_model(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "own-modalities.md").read_text()
+    (tmp_path / "own.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    found = Declared.by(read_settings(tmp_path / "own.toml"))
+    assert {name for name, _ in found.config.beside()} == {"depth", "mic2", "motion", "place"}
+    assert set(found.settings.modalities) == set(found.config.modalities)
+    for field in ("beside", "columns", "time", "media", "rate"):
+        assert f"`{field}`" in page
+
+
+def test_files_beside_a_clip_begin_with_its_first_frame(config, videos, tmp_path):
+    """Also where its sound begins earlier."""
+    frames = [frame for _, frame in frames_of(videos / "red" / "000.mp4")]
+    times = [Fraction(10 + n, 25) for n in range(len(frames))]
+    make_media(tmp_path / "a.mkv", frames, times, hum(1.2), sound_codec="pcm_s16le")
+    (tmp_path / "a.motion.csv").write_text(times_and([0, 1, 2, 3, 4]))
+    windows = [w for w in perceivio.read(tmp_path / "a.mkv", config) if "motion" in w.inputs]
+    starts = [0.32, 0.48, 0.64, 0.8, 0.96, 1.12]  # the first lacks less than a tenth of a second
+    assert [window.start for window in windows] == pytest.approx(starts)
+    said = windows[1].inputs["motion"][0, :, 0].numpy()
+    assert said == pytest.approx((0.48 - 0.4 + np.arange(8) / 50) / 0.2, abs=1e-5)

@@ -169,9 +169,11 @@ def pack(
     if json:
         print_json({**report.to_dict(), "written": str(folder)})
         return 0
+    beside = f" and {report.beside:,} files beside them" if report.beside else ""
     before = f", {report.shards_before} of them from before" if report.shards_before else ""
     plain.print(
-        f"[bold]{escape(str(folder))}[/bold]  {report.clips:,} clips, {report.size / 1e6:,.1f} MB"
+        f"[bold]{escape(str(folder))}[/bold]  {report.clips:,} clips{beside},"
+        f" {report.size / 1e6:,.1f} MB"
         f" in {report.shards} shards{before}"
     )
     if report.failed:

@@ -138,7 +138,8 @@ class Windows:
             stops.append(Fraction(sample_start + len(sound), clip.sample_rate))
         begin = self._start + index * (clip.units - self._overlap) * clip.seconds / clip.units
         stop = self._start + max(stops)
-        for name, values in self.beside.read(begin, stop).items():
+        lead = self._reader.lead  # files beside a clip begin with its first frame
+        for name, values in self.beside.read(begin - lead, stop - lead).items():
             inputs[name] = values[None]
         originals = None
         if self._kept_shape is not None and last is not None:

@@ -60,10 +60,11 @@ class Encoding:
 
 @dataclass
 class Report:
-    """clips and bytes that the pack holds, in how many shards, how many of them were there before;
-    `failed` are paths of clips that could not be packed."""
+    """clips, files beside them and bytes that the pack holds, in how many shards, how many of them
+    were there before; `failed` are paths of clips that could not be packed."""
 
     clips: int = 0
+    beside: int = 0
     size: int = 0
     shards: int = 0
     shards_before: int = 0
@@ -126,7 +127,9 @@ def pack(
     done = {row for shard in packed for row, _ in shard}
     report.failed = [index[row].path for row in range(len(index)) if row not in done]
     report.clips, report.shards = len(clips), len(packed)
-    report.size = sum(clip.size for clip in clips)
+    beside = [file for clip in clips for file in clip.beside]
+    report.beside = len(beside)
+    report.size = sum(file.size for file in [*clips, *beside])
     whole = Index.of(folder, clips)
     dataclasses.replace(whole, classes=index.classes).write(folder / INDEX)
     return report
