@@ -246,7 +246,7 @@ def _columns(file: File, names: tuple[str, ...]) -> list[np.ndarray]:
             if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
                 raise MediaError(f"column {name!r} holds {column.type}, not numbers")
             columns.append(column.cast(pa.float64()).to_numpy())
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, KeyError, OSError) as error:
         raise MediaError(f"no table that can be read: {_line(error)}") from error
     return columns
 
@@ -265,4 +265,5 @@ def _told(file: File) -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["damaged"])[0]
+    line = (str(error).strip().splitlines() or ["damaged"])[0]
+    return "".join(c for c in line if c.isprintable())
