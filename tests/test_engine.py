@@ -22,9 +22,9 @@ from perceivio import engine as engine_file
 from perceivio import fast_layers
 from perceivio.config import Attend, Config, Modality, preset
 from perceivio.engine import Engine, decode_pays, encode_pays
-from perceivio.factored_encode import Tokens
 from perceivio.linear import linear
 from perceivio.model import InputError, MultimodalAutoencoder
+from perceivio.scores import Scores
 from perceivio.workers import share
 
 TOLERANCE = 2e-4  # of the standard deviation of what is compared, in float32
@@ -164,8 +164,8 @@ def test_tiles_of_any_size_give_the_same(monkeypatch, size):
     inputs = inputs_of(module.config, 2, 0)
     latents = Engine(module).encode(inputs)
     outputs = Engine(module).decode(latents)
-    monkeypatch.setattr("perceivio.factored_encode.TILE", size * 12)
-    monkeypatch.setattr("perceivio.factored_encode.PIECE", 5)
+    monkeypatch.setattr("perceivio.scores.TILE", size * 12)
+    monkeypatch.setattr("perceivio.scores.PIECE", 5)
     monkeypatch.setattr("perceivio.factored_decode.TILE", size * 44)
     monkeypatch.setattr("perceivio.engine.GROUP", 1)
     assert difference(Engine(module).encode(inputs), latents) < 1e-5
@@ -176,7 +176,8 @@ def test_tiles_of_any_size_give_the_same(monkeypatch, size):
 @pytest.mark.usefixtures("always_factored")
 def test_scores_beyond_the_range_of_powers(monkeypatch):
     """Attention so sharp that powers of the scores overflow, the highest among the last tokens."""
-    monkeypatch.setattr("perceivio.factored_encode.TILE", 30)
+    monkeypatch.setattr("perceivio.scores.TILE", 30)
+    monkeypatch.setattr("perceivio.scores.FEW", 3)
     module = weights(tiny(), 3)
     with torch.no_grad():
         module.encoder.cross_attend.attention.query.weight *= 150
@@ -187,8 +188,8 @@ def test_scores_beyond_the_range_of_powers(monkeypatch):
         latents = exact.encode({name: values.double() for name, values in inputs.items()})
         wanted = exact.decode(latents)
     gathered = []
-    gather = Tokens._gather
-    monkeypatch.setattr(Tokens, "_gather", lambda *a: gathered.append(gather(*a)) or gathered[-1])
+    gather = Scores._gather
+    monkeypatch.setattr(Scores, "_gather", lambda *a: gathered.append(gather(*a)) or gathered[-1])
     assert difference(Engine(module).encode(inputs), latents) < 1e-2
     assert not all(part.count.isfinite().all() for part in gathered)  # some had to be done again
     for name, values in Engine(module).decode(latents.float()).items():

@@ -11,10 +11,10 @@ from test_engine import configs, difference, inputs_of, points_of, weights
 from test_model import tiny
 
 from perceivio import fast_layers
+from perceivio import scores as scores_file
 from perceivio.config import Attend, preset
 from perceivio.linear import linear
 from perceivio.training import fast
-from perceivio.training import gather as gather_file
 from perceivio.training.gather import gather
 
 EXACT = 1e-8  # of a gradient's largest number, in float64
@@ -31,9 +31,9 @@ def always_factored(monkeypatch):
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(gather_file, "TILE", {"cpu": 20})
-    monkeypatch.setattr(gather_file, "PIECE", 2)
-    monkeypatch.setattr(gather_file, "SLACK", 0.01)
+    monkeypatch.setattr(scores_file, "TILE", 20)
+    monkeypatch.setattr(scores_file, "PIECE", 2)
+    monkeypatch.setattr(scores_file, "FEW", 2)
     monkeypatch.setattr(fast, "CHUNK", 5)
 
 
@@ -124,8 +124,8 @@ def test_gradients_of_what_is_gathered(grid, batch):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_scores_far_apart_neither_overflow_nor_vanish(monkeypatch, threads):
     """Scores that rise by hundreds from tile to tile, and fall again."""
-    monkeypatch.setattr(gather_file, "TILE", {"cpu": 8})
-    monkeypatch.setattr(gather_file, "PIECE", 4)
+    monkeypatch.setattr(scores_file, "TILE", 8)
+    monkeypatch.setattr(scores_file, "PIECE", 4)
     height = torch.tensor([-300.0, 0.0, 500.0, 490.0, -1000.0, 100.0, 3.0, 499.0])
     content = height.repeat_interleave(3)[None, :, None].requires_grad_()
     queries = torch.tensor([[1.0], [-1.0]], requires_grad=True)

@@ -11,6 +11,7 @@ Letters: B batch, M x C input array, N x D latents, O x E output queries.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any, TypeVar
 
 import torch
@@ -23,8 +24,9 @@ from .factored_encode import Reader
 from .fast_layers import LaidOut, Maps, cross_attend, finish, self_attends
 from .layers import SelfAttend
 from .linear import linear
-from .modalities import ModalityIO, patches
+from .modalities import ModalityIO, patches, stretch
 from .model import MultimodalAutoencoder, Points
+from .workers import pieces_of, share, threads
 
 GROUP = 2**24  # numbers in the input array of the examples encoded at once: 64 MB
 CHUNK = 4096  # queries answered at once in plain form, over the whole batch
@@ -58,11 +60,11 @@ class Engine:
         batch = self.module.check_inputs(inputs)
         self._look_at_weights()
         size = max(1, GROUP // (config.tokens * config.input_channels))
-        groups = [self.module.encoder.latents.expand(0, -1, -1)]
+        groups = [] if batch else [self.module.encoder.latents.expand(0, -1, -1)]
         for start in range(0, batch, size):
             some = {name: values[start : start + size] for name, values in inputs.items()}
             groups.append(self._process(self._read(some)))
-        return torch.cat(groups)
+        return torch.cat(groups) if len(groups) != 1 else groups[0]
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, points: Points | None = None) -> dict[str, Tensor]:
@@ -94,9 +96,38 @@ class Engine:
         if not encode_pays(module.config):
             return cross_attend(layer, encoder.latents[None], module.input_array(inputs), maps)
         reader = self._constant("input array", lambda: Reader.of(module))
-        content = {name: _content(module.io(name), values, maps) for name, values in inputs.items()}
-        x = reader(content).to(encoder.latents.dtype)
-        return finish(layer, x + encoder.latents if layer.query_residual else x, maps)
+        content = self._content(inputs)
+        x = encoder.latents.new_empty(len(next(iter(content.values()))), *encoder.latents.shape)
+
+        def answer(example: int, rows: slice, found: Tensor) -> None:
+            some = found.to(x.dtype)
+            some = some + encoder.latents[rows] if layer.query_residual else some
+            x[example, rows] = finish(layer, some, maps)
+
+        reader(content, answer)
+        return x
+
+    def _content(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Content of the modalities that are given, each (B, M, content channels). In threads of
+        ours: torch's own wait busily for a while on the cores that ours need next."""
+        maps, found, items = self._maps(), {}, []
+        for name, values in inputs.items():
+            modality = self.module.config.modalities[name]
+            shape = len(values), modality.tokens, modality.content_channels
+            found[name] = self.module.encoder.latents.new_empty(shape)
+            first = modality.token_grid[:1]
+            pieces = pieces_of(first[0], threads(values.device)) if first else [slice(0, 1)]
+            items += product([name], range(len(values)), pieces)
+
+        def fill(item: tuple[str, int, slice]) -> None:
+            name, example, rows = item
+            io, whole = self.module.io(name), found[name][example]
+            some = stretch(inputs[name][example : example + 1], io.modality, rows)
+            each = len(whole) // (io.modality.token_grid or (1,))[0]
+            whole[rows.start * each : rows.stop * each] = _content(io, some, maps)[0]
+
+        share(fill, items, self.module.encoder.latents.device)
+        return found
 
     def _process(self, x: Tensor) -> Tensor:
         """The self-attends."""

@@ -27,21 +27,17 @@ and W_v g can wait until tokens have been gathered. With w_ij = a_ij / std_j,
 The content needs the product with w. Positions need only w's sums over all but one dimension,
 times that dimension's features, and the padding, the same for all tokens, needs w's whole sum.
 
-This runs over tiles of tokens. What every score is of passes over a tile is what it costs, next
-to the two products, so there are few: scores are in powers of two (powers.py), 1 / std_j is added
-to them as its logarithm, which makes them those of w, and the sum of a_ij = w_ij std_j comes out
-of the product with the content, std_j being one more channel of it. So that powers stay finite,
-the highest score of the first tile is taken off; should others be higher by far, tiles are gone
-through again with the highest of all.
+All of it runs over tiles of tokens, in scores.py.
 
 A modality that is masked whole is one token whose weight counts M times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import cached_property
+from itertools import chain, product
 
 import torch
 from torch import Tensor
@@ -51,12 +47,11 @@ from .linear import linear
 from .modalities import ModalityIO
 from .model import MultimodalAutoencoder
 from .powers import UNIT
-from .tables import Rows, Separable, Tile, tiles_of
-from .workers import share
+from .scores import Scores, few_of, pieces_for, tiles_for
+from .tables import Rows, Separable, Tile
+from .workers import pieces_of, share
 
-TILE = 2**19  # scores in a tile: 2 MB; smaller ones fit a core's own cache, but are more calls
-PIECE = 2**11  # tokens that are worth a thread of their own
-MANY = 2.0**60  # a sum of weights up to which it is left as it is
+Answer = Callable[[int, slice, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -80,16 +75,14 @@ class Tokens:
     grid       tokens along each dimension
     rows       what tokens are beside their content
     sums       of that, sum and sum of squares over the channels
-    queries    (H N, content channels): q~, in powers of two
-    positions  q~ . x_j without the content: (P, H N), in powers of two
+    scores     q~ . x_j, in powers of two
     masked     what is gathered where the modality is masked whole
     """
 
     grid: tuple[int, ...]
     rows: Rows
     sums: Separable
-    queries: Tensor
-    positions: Separable
+    scores: Scores
     masked: Partial
 
     @classmethod
@@ -106,57 +99,30 @@ class Tokens:
             grid=io.modality.token_grid,
             rows=rows,
             sums=rows.sums().to(device),
-            queries=queries[:, :content].to(device, torch.float32).contiguous(),
-            positions=rows.through(queries).to(device),
+            scores=Scores(
+                queries[:, :content].to(device, torch.float32).contiguous(),
+                rows.through(queries).to(device),
+            ),
             masked=Partial(*masked),
         )
 
+    @cached_property
     def tiles(self) -> list[Tile]:
-        device = self.queries.device
-        return list(tiles_of(self.grid, None, max(1, TILE // len(self.queries)), device))
+        return tiles_for(self.grid, len(self.scores.channels), self.scores.channels.device)
 
     def gather(self, content: Tensor, tiles: Sequence[Tile]) -> Partial:
         """From the tokens of some tiles; content (M, content channels)"""
-        top = self._highest(content, tiles[:1])
-        found = self._gather(content, tiles, top)
-        if found.count.amax() < MANY:  # which is not so of what is no number
-            return found
-        return self._gather(content, tiles, self._highest(content, tiles))
+        few = few_of(self.grid, content.device)
+        found = self.scores.gather(content, self._std, tiles, few)
+        return Partial(found.top, found.count, self._channels(found.contents, found.along))
 
-    def _highest(self, content: Tensor, tiles: Sequence[Tile]) -> Tensor:
-        queries = self._less(self.queries.new_zeros(len(self.queries)))
-        found = [self._scores(content[tile.place], tile, queries)[0].amax(0) for tile in tiles]
-        return torch.stack(found).amax(0)
-
-    def _gather(self, content: Tensor, tiles: Sequence[Tile], top: Tensor) -> Partial:
-        gathered = self.queries.new_zeros(self.queries.shape[1] + 1, len(self.queries))
-        along = [torch.zeros_like(table) for table in self.positions.tables]  # w's sums
-        queries = self._less(top)
-        for tile in tiles:
-            values = content[tile.place]
-            scores, scale = self._scores(values, tile, queries)
-            weights = scores.exp2_()  # w
-            known = torch.cat([values.float(), 1 / scale], 1)
-            gathered += linear(known.T.contiguous(), weights.T)
-            tile.add(along, weights)
-        *_, count = gathered
-        return Partial(top, count, self._channels(gathered[:-1], along))
-
-    def _less(self, top: Tensor) -> Tensor:
-        """Queries of [content / std | log 1 / std | 1], whose scores have `top` taken off"""
-        return torch.cat([self.queries, torch.ones_like(top)[:, None], -top[:, None]], 1)
-
-    def _scores(self, content: Tensor, tile: Tile, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Of w, (P, H N), and 1 / std of tokens, (P, 1)"""
-        content = content.float()
+    def _std(self, content: Tensor, tile: Tile) -> Tensor:
+        """Standard deviation of the tokens of a tile over their channels, (P, 1)"""
         total, square = self.sums(tile).split(1, 1)
         channels = len(self.rows.shared)
         mean = (total + content.sum(1, keepdim=True)) / channels
         square = (square + content.square().sum(1, keepdim=True)) / channels
-        scale = (square - mean.square() + LAYER_NORM_EPS).rsqrt()
-        known = torch.cat([content * scale, scale.log2(), torch.ones_like(scale)], 1)
-        scores = linear(known, queries)
-        return torch.addcmul(scores, self.positions(tile), scale, out=scores), scale
+        return (square - mean.square() + LAYER_NORM_EPS).sqrt()
 
     def _channels(self, contents: Tensor, along: list[Tensor]) -> Tensor:
         """Gathered content (content channels, H N) and the sums of w along each dimension
@@ -175,11 +141,13 @@ class Reader:
     """The encoder's cross-attend from the weights alone, float32.
 
     tokens  by modality
+    heads   H
     value   (D, H C): W_o W_v g of every head
     bias    (D,): what W_v b, the value bias and the output bias come to
     """
 
     tokens: Mapping[str, Tokens]
+    heads: int
     value: Tensor
     bias: Tensor
 
@@ -212,45 +180,56 @@ class Reader:
         names, device = module.config.modalities, latents.device
         return cls(
             {name: Tokens.of(module.io(name), queries, device) for name in names},
+            heads,
             torch.cat(composed, 1).to(device, torch.float32),
             bias.to(device, torch.float32),
         )
 
-    def __call__(self, given: Mapping[str, Tensor]) -> Tensor:
-        """Content of the modalities that are given, each (B, M, content channels) -> what
-        attention returns, (B, N, D) float32"""
+    def __call__(self, given: Mapping[str, Tensor], answer: Answer) -> None:
+        """Content of the modalities that are given, each (B, M, content channels). `answer` is
+        called, in any thread, with an example, some of the latents, and what attention returns
+        for them, (so many, D) float32."""
         batch = len(next(iter(given.values())))
         longest = max(content.shape[1] for content in given.values())
-        pieces = min(torch.get_num_threads(), -(-longest // PIECE))
-        tiles = {name: self.tokens[name].tiles() for name in given}
+        count = pieces_for(longest, self.value.device)
         masked = [tokens.masked for name, tokens in self.tokens.items() if name not in given]
 
-        def gather(item: int) -> list[Partial]:
+        def gather(item: tuple[int, int]) -> list[Partial]:
             """Of one example: a part of the tokens of every modality."""
-            example, piece = divmod(item, pieces)
+            example, piece = item
+            mine = ((name, self.tokens[name].tiles[piece::count]) for name in given)
             return [
-                self.tokens[name].gather(content[example], tiles[name][piece::pieces])
-                for name, content in given.items()
-                if tiles[name][piece::pieces]
+                self.tokens[name].gather(given[name][example], tiles)
+                for name, tiles in mine
+                if tiles
             ]
 
-        parts = share(gather, range(batch * pieces), self.value.device)
-        examples = [parts[i : i + pieces] for i in range(0, len(parts), pieces)]
-        rows = [self._gathered([*chain(*example), *masked]) for example in examples]
-        return linear(torch.stack(rows), self.value, self.bias)
+        found = share(gather, [*product(range(batch), range(count))], self.value.device)
+        parts = [[*chain(*found[i : i + count]), *masked] for i in range(0, len(found), count)]
+        rows = pieces_of(len(self.tokens[next(iter(given))].scores.channels) // self.heads, count)
 
-    def _gathered(self, parts: list[Partial]) -> Tensor:
-        """What all parts together come to, normed: (N, H C)"""
-        top = torch.stack([part.top for part in parts]).amax(0)
-        count, gathered = torch.zeros_like(top), torch.zeros_like(parts[0].sums)
+        def end(item: tuple[int, slice]) -> None:
+            example, some = item
+            gathered = self._gathered(parts[example], some)
+            answer(example, some, linear(gathered, self.value, self.bias))
+
+        share(end, [*product(range(batch), rows)], self.value.device)
+
+    def _gathered(self, parts: list[Partial], rows: slice) -> Tensor:
+        """What all parts together come to, normed, of some latents: (rows, H C)"""
+
+        def mine(x: Tensor) -> Tensor:
+            return x.unflatten(0, (self.heads, -1))[:, rows]
+
+        top = mine(torch.stack([part.top for part in parts], 1)).amax(2)
+        count, gathered = torch.zeros_like(top), torch.zeros_like(mine(parts[0].sums))
         for part in parts:
-            weight = (part.top - top).exp2_()
-            count += part.count * weight
-            gathered.addcmul_(part.sums, weight[:, None])
-        gathered /= count[:, None]
-        gathered -= gathered.mean(1, keepdim=True)
-        heads = self.value.shape[1] // gathered.shape[1]
-        return gathered.unflatten(0, (heads, -1)).transpose(0, 1).flatten(1)
+            weight = (mine(part.top) - top).exp2_()
+            count += mine(part.count) * weight
+            gathered.addcmul_(mine(part.sums), weight[..., None])
+        gathered /= count[..., None]
+        gathered -= gathered.mean(2, keepdim=True)
+        return gathered.transpose(0, 1).flatten(1)
 
 
 def exact(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from .layers import Attention, CrossAttend, SelfAttend
 from .linear import fast, linear, packed
 from .powers import FAR, UNIT, powers
-from .workers import share
+from .workers import pieces_of, share, threads
 
 SCORES = 2**16, 2**22  # fewest and most scores of a head that are made at once
 WORK = 2**27  # multiply-adds of a self-attend that are worth a thread with rows of its own
@@ -58,13 +59,13 @@ def cross_attend(layer: CrossAttend, queries: Tensor, attended: Tensor, maps: Ma
 
 def self_attends(layers: Sequence[SelfAttend], x: Tensor, maps: Maps) -> Tensor:
     """Self-attends one after the other: (B, N, D) -> (B, N, D)"""
-    threads = torch.get_num_threads()
+    count = threads(x.device)
     work = x.shape[1] * sum(weight.numel() for weight in layers[0].parameters())
-    much = len(x) * work >= threads * WORK
-    if fast(x) and threads > 1 and much and not torch.is_grad_enabled():
-        if len(x) < threads:
-            return _by_rows(layers, x, maps, -(-threads // len(x)))
-        examples = x.chunk(threads)
+    much = len(x) * work >= count * WORK
+    if fast(x) and count > 1 and much and not torch.is_grad_enabled():
+        if len(x) < count:
+            return _by_rows(layers, x, maps, -(-count // len(x)))
+        examples = x.chunk(count)
         return torch.cat(share(lambda some: _in_turn(layers, some, maps), examples, x.device))
     return _in_turn(layers, x, maps)
 
@@ -172,33 +173,31 @@ def _by_rows(layers: Sequence[SelfAttend], x: Tensor, maps: Maps, pieces: int) -
     Rows need each other only as keys and values, so threads wait for each other once a layer, and
     not at the end of every product.
     """
-    x = x.clone()
-    size = -(-x.shape[1] // pieces)
-    items = [
-        (example, slice(first, first + size))
-        for example in range(len(x))
-        for first in range(0, x.shape[1], size)
-    ]
+    items = [*product(range(len(x)), pieces_of(x.shape[1], pieces))]
+    rows = [x[item] for item in items]
+    x = torch.empty_like(x)
     read: Heads | None = None
     for done, coming in zip([None, *layers], [*layers, None], strict=True):
         written = Heads.empty(coming.attention, x) if coming else None
 
         def work(
-            item: tuple[int, slice],
+            number: int,
             done: SelfAttend | None = done,
             read: Heads | None = read,
             coming: SelfAttend | None = coming,
             written: Heads | None = written,
         ) -> None:
             """Of some rows: end one self-attend, and project for the next."""
-            mine = x[item]
+            mine, item = rows[number], items[number]
             if done and read:
                 answer = linear(read.gathered(item), *maps(done.attention.output))
-                x[item] = mine = finish(done, mine + answer, maps)
-            if coming and written:
+                rows[number] = mine = finish(done, mine + answer, maps)
+            if not coming:
+                x[item] = mine
+            elif written:
                 written.project(coming.attention, coming.attention_norm(mine), item, maps)
 
-        share(work, items, x.device)
+        share(work, range(len(items)), x.device)
         read = written
     return x
 

@@ -95,7 +95,8 @@ class ModalityIO(nn.Module):
 
 
 def patches(values: Tensor, modality: Modality, patch: tuple[int, ...]) -> Tensor:
-    """Cut a grid into patches: (B, *value_shape) -> (B, patches, values of a patch).
+    """Cut a grid, or a `stretch` of it, into patches: (B, *value_shape) -> (B, patches, values of
+    a patch).
 
     Patches are in row-major order; in a patch, channels run fastest, then the last dimension.
     """
@@ -103,11 +104,21 @@ def patches(values: Tensor, modality: Modality, patch: tuple[int, ...]) -> Tenso
     if dims:
         values = values.movedim(1 + modality.channel_axis % (dims + 1), -1)
         values = values.contiguous()  # two copies in order are faster than one out of order
-    pairs = [n for size, p in zip(modality.shape, patch, strict=True) for n in (size // p, p)]
+    grid = zip(values.shape[1:-1], patch, strict=True)
+    pairs = [n for size, p in grid for n in (size // p, p)]
     values = values.reshape(len(values), *pairs, modality.channels)
     counts, inside = range(1, 2 * dims, 2), range(2, 2 * dims + 1, 2)
     values = values.permute(0, *counts, *inside, 2 * dims + 1)
     return values.flatten(1 + dims).flatten(1, -2) if dims else values[:, None]
+
+
+def stretch(values: Tensor, modality: Modality, rows: slice) -> Tensor:
+    """The part of (B, *value_shape) that is in some rows of the token grid's first dimension."""
+    if modality.is_classes:
+        return values
+    axis = 2 if modality.channel_axis % (len(modality.shape) + 1) == 0 else 1
+    size = modality.patch[0]
+    return values.narrow(axis, rows.start * size, (rows.stop - rows.start) * size)
 
 
 def unpatch(values: Tensor, modality: Modality, patch: tuple[int, ...]) -> Tensor:

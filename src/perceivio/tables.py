@@ -59,28 +59,30 @@ class Separable:
 
     def __call__(self, tile: Tile) -> Tensor:
         """(P, W) at the points of a tile"""
-        tables = self.tables if tile.columns is None else self.tables[:-1]
-        total = None
-        for table, index in zip(tables, tile.rows, strict=True):
-            rows = table.index_select(0, index)
-            total = rows if total is None else total.add_(rows)
+        total = self._rows(tile)
         if tile.columns is None:
             assert total is not None
             return total
         last = self.tables[-1][tile.columns]
         return last if total is None else (total[:, None] + last).flatten(0, 1)
 
-    def add_to(self, values: Tensor, tile: Tile) -> Tensor:
-        """values (P, W) with the function at the points of a tile added, in place"""
-        if tile.columns is None or len(self.tables) == 1:
-            return values.add_(self(tile))
-        *outer, last = self.tables
-        last = last[tile.columns]
-        block = values.unflatten(0, (-1, len(last)))
-        block += last
-        for table, index in zip(outer, tile.rows, strict=True):
-            block += table.index_select(0, index)[:, None]
+    def add_to(self, values: Tensor, tile: Tile, scale: Tensor) -> Tensor:
+        """values (P, W) with scale (P, 1) times the function added, at the points of a tile of a
+        whole grid, in place"""
+        last, rows = self.tables[-1][tile.columns], self._rows(tile)
+        block, scale = (x.unflatten(0, (-1, len(last))) for x in (values, scale))
+        block.addcmul_(last, scale)
+        if rows is not None:
+            block.addcmul_(rows[:, None], scale)  # faster than an array of sums
         return values
+
+    def _rows(self, tile: Tile) -> Tensor | None:
+        """The part that depends on the rows of a tile, if any does: (rows, W)"""
+        total = None
+        for table, index in zip(self.tables, tile.rows, strict=False):
+            rows = table.index_select(0, index)
+            total = rows if total is None else total.add_(rows)
+        return total
 
 
 @dataclass(frozen=True)

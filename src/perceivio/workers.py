@@ -20,6 +20,17 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def threads(device: torch.device) -> int:
+    """How many pieces are worked on at once."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def pieces_of(rows: int, count: int) -> list[slice]:
+    """Rows in `count` pieces of about the same size, or fewer."""
+    size = -(-rows // count)
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
 def share(
     work: Callable[[Item], Result], items: Sequence[Item], device: torch.device
 ) -> list[Result]:
@@ -29,10 +40,10 @@ def share(
     threads is the same afterwards; while this runs, other threads that use torch for the first
     time find it to be 1.
     """
-    threads = min(len(items), torch.get_num_threads()) if device.type == "cpu" else 1
-    if threads <= 1:
+    count = min(len(items), threads(device))
+    if count <= 1:
         return [work(item) for item in items]
-    ends = [None] * threads
+    ends = [None] * count
     left = deque([*range(len(items)), *ends])
     results: dict[int, Result] = {}
 
@@ -45,8 +56,8 @@ def share(
 
     before = torch.get_num_threads()
     try:
-        pool = _pool(os.getpid(), threads)
-        running = [pool.submit(run) for _ in range(threads)]
+        pool = _pool(os.getpid(), count)
+        running = [pool.submit(run) for _ in range(count)]
         try:
             wait(running, return_when=FIRST_EXCEPTION)
         finally:  # after an exception, Ctrl-C too, threads end after the item they are at

@@ -37,13 +37,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..linear import linear
-from ..tables import Separable, Tile, tiles_of
+from ..powers import UNIT
+from ..scores import Gathered, Scores, few_of, pieces_for, tiles_for
+from ..tables import Separable, Tile
 from ..workers import share
-
-TILE = {"cpu": 2**19}  # scores in a tile: 2 MB, three such arrays stay in the caches
-LARGE_TILE = 2**25  # where starting an operation costs more than what it reads
-PIECE = 2**11  # tokens that are worth a thread of their own
-SLACK = 20.0  # how far scores may rise before sums are scaled down; exp(20) is far from overflow
 
 
 def gather(
@@ -69,22 +66,27 @@ class _Gather(torch.autograd.Function):
         *tables: Tensor,
     ) -> tuple[Tensor, ...]:
         items = _Items(content, grid, len(queries))
-        positions = Separable(tables)
+        scores = _in_powers_of_two(queries, tables)
 
-        def work(item: int) -> tuple[Tensor, list[Tensor]]:
+        def work(item: int) -> Gathered:
             example, tiles = items[item]
-            return _gathered(content[example], std[example], queries, positions, tiles)
+            spread = std[example]
+            return scores.gather(
+                content[example], lambda _, tile: spread[tile.place], tiles, items.few
+            )
 
         parts = share(work, range(len(items)), content.device)
         lse = content.new_empty(len(content), len(queries))
         sums = [content.new_zeros(len(content), *t.shape) for t in (queries.T, *tables)]
         for example in range(len(content)):
             mine = parts[example * items.pieces : (example + 1) * items.pieces]
-            torch.logsumexp(torch.stack([part for part, _ in mine]), 0, out=lse[example])
-            for part, gathered in mine:
-                weight = (part - lse[example]).exp()
-                for total, more in zip(sums, gathered, strict=True):
-                    total[example].addcmul_(more, weight)
+            top = torch.stack([part.top for part in mine]).amax(0)
+            weights = [(part.top - top).exp2() for part in mine]
+            count = sum(part.count * weight for part, weight in zip(mine, weights, strict=True))
+            lse[example] = (top + torch.as_tensor(count).log2()) / UNIT
+            for part, weight in zip(mine, weights, strict=True):
+                for total, more in zip(sums, (part.contents, *part.along), strict=True):
+                    total[example].addcmul_(more, weight / count)
         ctx.grid = grid
         ctx.save_for_backward(content, std, queries, lse, *sums, *tables)
         return lse, *sums
@@ -99,24 +101,20 @@ class _Gather(torch.autograd.Function):
         delta = sum((a * b).sum(1) for a, b in zip(d_sums, sums, strict=True)) - d_lse
         d_content = torch.empty_like(content) if ctx.needs_input_grad[0] else None
         d_std = torch.empty_like(std)
+        scores = _in_powers_of_two(queries, tables)
 
         def work(item: int) -> list[Tensor]:
             example, tiles = items[item]
-            back = _Back(
-                _with_channel(queries, -lse[example]),
-                Separable(tuple(tables)),
-                _with_channel(d_sums[0][example].T, -delta[example]),
-                Separable(tuple(d[example] for d in d_sums[1:])),
-                lse[example],
-                delta[example],
-            )
+            along = Separable(tuple(d[example] for d in d_sums[1:]))
+            gradients = Scores(d_sums[0][example].T.contiguous(), along)
+            back = _Back(scores, UNIT * lse[example], gradients, delta[example])
             d_queries = torch.zeros_like(queries.T)
             d_tables = [torch.zeros_like(table) for table in tables]
             for tile in tiles:
                 d_here = None if d_content is None else d_content[example, tile.place]
                 values, spread = content[example, tile.place], std[example, tile.place]
                 dz = back(values, spread, tile, d_here, d_std[example, tile.place])
-                d_queries += linear(values.T, dz.T)
+                d_queries += linear(values.T.contiguous(), dz.T)
                 tile.add(d_tables, dz)
             return [d_queries, *d_tables]
 
@@ -134,10 +132,8 @@ class _Items:
 
     def __init__(self, content: Tensor, grid: tuple[int, ...], queries: int) -> None:
         device = content.device
-        scores = TILE.get(device.type, LARGE_TILE)
-        self.tiles = list(tiles_of(grid, None, max(1, scores // queries), device))
-        threads = torch.get_num_threads() if device.type == "cpu" else 1
-        self.pieces = min(threads, -(-content.shape[1] // PIECE), len(self.tiles))
+        self.tiles, self.few = tiles_for(grid, queries, device), few_of(grid, device)
+        self.pieces = min(pieces_for(content.shape[1], device), len(self.tiles))
         self.count = len(content) * self.pieces
 
     def __len__(self) -> int:
@@ -148,72 +144,37 @@ class _Items:
         return example, self.tiles[piece :: self.pieces]
 
 
-def _with_channel(x: Tensor, channel: Tensor) -> Tensor:
-    return torch.cat([x, channel[:, None]], 1)
-
-
-def _gathered(
-    content: Tensor, std: Tensor, queries: Tensor, positions: Separable, tiles: Sequence[Tile]
-) -> tuple[Tensor, list[Tensor]]:
-    """lse of the tokens of some tiles (I,), and with it [contents, *along]."""
-    top = queries.new_zeros(len(queries))
-    contents = queries.new_zeros(queries.shape[1] + 1, len(queries))
-    along = [torch.zeros_like(table) for table in positions.tables]
-    for number, tile in enumerate(tiles):
-        values = torch.cat([content[tile.place], std[tile.place]], 1)
-        scale = std[tile.place].reciprocal()
-        scores = linear(values, _with_channel(queries, -top))
-        positions.add_to(scores, tile).mul_(scale)  # less the top
-        rise = scores.amax(0)
-        if not number:
-            top = rise
-            scores -= rise
-        elif rise.max() > SLACK:
-            rise.clamp_(min=0)
-            top = top + rise
-            scores -= rise
-            for total in (contents, *along):
-                total *= (-rise).exp()
-        weights = scores.exp_().mul_(scale)
-        contents += linear(values.T, weights.T)
-        tile.add(along, weights)
-    count = contents[-1].clone()
-    for total in (contents, *along):
-        total /= count
-    return top + count.log(), [contents[:-1], *along]
+def _in_powers_of_two(queries: Tensor, tables: Sequence[Tensor]) -> Scores:
+    return Scores(queries * UNIT, Separable(tuple(table * UNIT for table in tables)))
 
 
 @dataclass(frozen=True)
 class _Back:
     """The way back through the tiles of one example.
 
-    queries    (I, channels + 1): q~, and -lse for std
-    positions  q~ . x_j without the content
-    gradients  (I, channels + 1): G, and -delta for std
-    along      A, the gradient of the sums along each dimension
-    lse, delta (I,)
+    scores     of tokens, in powers of two
+    lse        (I,), in powers of two
+    gradients  G and A
+    delta      (I,)
     """
 
-    queries: Tensor
-    positions: Separable
-    gradients: Tensor
-    along: Separable
+    scores: Scores
     lse: Tensor
+    gradients: Scores
     delta: Tensor
 
     def __call__(
         self, content: Tensor, std: Tensor, tile: Tile, d_content: Tensor | None, d_std: Tensor
     ) -> Tensor:
         """dz (P, I) of a tile; the gradients of its content and std go to their places."""
-        values, scale = torch.cat([content, std], 1), std.reciprocal()
-        z = self.positions.add_to(linear(values, self.queries), tile).mul_(scale)  # less lse
-        p = z.exp()
-        h = self.along.add_to(linear(values, self.gradients), tile).mul_(p)
-        square, channels = scale.square(), content.shape[1]
-        through_h = z.mul_(h).sum(1, keepdim=True) + (h @ (self.lse + 1))[:, None]
-        d_std.copy_(-(square * through_h + scale * (p @ self.delta)[:, None]))
-        dz = h.mul_(square)
+        scale = std.reciprocal()
+        tokens = torch.cat([content * scale, torch.ones_like(scale)], 1)
+        z = self.scores(tokens, tile, scale, -self.lse)
+        p = z.exp2()
+        dz = self.gradients(tokens * scale, tile, scale.square(), -self.delta).mul_(p)
+        through_dz = z.mul_(dz).sum(1, keepdim=True) + (dz @ (self.lse + UNIT))[:, None]
+        d_std.copy_(-(through_dz / UNIT + scale * (p @ self.delta)[:, None]))
         if d_content is not None:
-            d_content.copy_(linear(dz, self.queries[:, :channels].T))
-            d_content += linear(p.mul_(scale), self.gradients[:, :channels].T)
+            d_content.copy_(linear(dz, self.scores.channels.T) / UNIT)
+            d_content += linear(p.mul_(scale), self.gradients.channels.T)
         return dz
