@@ -39,7 +39,7 @@ from .. import weights
 from ..autoencoder import Autoencoder
 from ..config import Config
 from ..data.catalogue import Index
-from ..data.dataset import Augment, ClipDataset, check_beside
+from ..data.dataset import Augment, ClipDataset
 from ..data.store import Place
 from ..errors import PerceivioError
 from ..metrics import decibels
@@ -47,7 +47,7 @@ from ..model import MultimodalAutoencoder
 from ..pipeline import clip_format
 from . import validate
 from .averages import Average
-from .batches import Share, Turns, draw_masks, draw_points, inputs_of, known_of, reader
+from .batches import Share, Turns, draw_masks, draw_points, inputs_of, reader
 from .board import Board
 from .checkpoints import Checkpoints, best
 from .journal import Journal
@@ -194,7 +194,6 @@ class _Run:
         names = _class_names(config)
         augment = Augment(settings.data.area, settings.data.aspect, settings.data.flip)
         _check_classes(index, held, names, settings)
-        check_beside(index, clip_format(config))
         seed = settings.run.seed
         self.clips = ClipDataset(index, clip_format(config), names, seed, augment)
         self.held = ClipDataset(held, clip_format(config), names, seed, augment=None)
@@ -286,20 +285,19 @@ class _Run:
         modality loss, square, and clips that count; then clips that could not be read."""
         device = self.accelerator.device
         seed = self.settings.run.seed
-        known = known_of(batch, self.clips, self.config)
-        masked = draw_masks(seed, batch["number"], known, self.objectives, self.config)
+        masked = draw_masks(seed, batch["number"], batch["label"], self.objectives, self.config)
         batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-        inputs = inputs_of(batch, self.clips, self.config)
-        masked, known = (
-            {name: flags.to(device) for name, flags in each.items()} for each in (masked, known)
-        )
-        wrong = self.learner(inputs, masked, points, known)
-        each = torch.zeros(self.share.clips, device=device)
+        inputs, labels = inputs_of(batch, self.clips, self.config)
+        masked = {name: mask.to(device) for name, mask in masked.items()}
+        wrong = self.learner(inputs, masked, points, labels)
+        each = torch.zeros(len(labels), device=device)
         counted = []
         for name in self.learned:
             loss, square = wrong[name]
             each = each + self.objectives[name].weight * loss
-            count = known[name].to(square) if name in known else torch.ones_like(square)
+            count = torch.ones_like(square)
+            if self.config.modalities[name].is_classes:
+                count = (labels >= 0).to(square)
             counted += [loss.detach().sum(), (square * count).sum(), count.sum()]
         self.accelerator.backward(each.sum() / (self.share.clips * self.share.turns))
         counted += [batch["failures"].sum(), torch.zeros((), device=device)]
@@ -319,11 +317,8 @@ class _Run:
             if not count:
                 continue
             line[name] = loss / count
-            modality = self.config.modalities[name]
-            if modality.is_classes:
+            if self.config.modalities[name].is_classes:
                 line[f"{name}_top1"] = 1 - square / count
-            elif modality.media == "table":
-                line[f"{name}_error"] = (square / count) ** 0.5 / modality.std
             elif square > 0:
                 line[f"{name}_psnr"] = decibels(count / square)
         return line | {"rate": rate, "norm": norm, "failures": round(values[-2])}
@@ -504,8 +499,8 @@ class _Run:
             aside.print(f"going on after step {self.step}")
         if kept:
             aside.print(f"{kept} parameters are those of {self.settings.model.start}")
-        for line in dict.fromkeys(each.line for each in anew):
-            aside.print(f"begins anew: {line}")
+        for each in anew:
+            aside.print(f"begins anew: {each.name}: {each.why}")
 
     def _catch_signals(self) -> None:
         def stop(number: int, _: Any) -> None:
@@ -657,9 +652,6 @@ def _identity(index: Index, held: Index) -> str:
     for clips in (index, held):
         for column in ("path", "label", "shard", "offset"):
             digest.update(repr(clips.table.column(column).to_pylist()).encode())
-        beside = clips.table.column("beside").to_pylist()
-        if any(beside):  # runs on other clips keep the name they had before there were any
-            digest.update(repr(beside).encode())
     return digest.hexdigest()[:16]
 
 
