@@ -20,6 +20,9 @@ import torch
 from perceivio.linear import linear
 
 
+REST = 0.02
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds of several runs: the middle one, the fastest, the slowest, and how many."""
@@ -51,10 +54,12 @@ def line(what: str, *cells: object) -> None:
 
 def interleaved(subjects: Mapping[str, Callable[[], Any]], runs: int) -> dict[str, Timing]:
     """Time all subjects in turn, `runs` times, after one turn that does not count. What disturbs
-    the machine for a while so disturbs all of them."""
+    the machine for a while so disturbs all of them. Each begins when the threads of the one before,
+    which wait busily for some milliseconds, have come to rest."""
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for run in range(runs + 1):
         for name, subject in subjects.items():
+            time.sleep(REST)
             began = time.perf_counter()
             subject()
             if run:

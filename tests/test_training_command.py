@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from data_files import command as perceivio
-from training_runs import TINY, command, finish, losses, make_config, make_data
+from training_runs import TINY, command, finish, losses, make_config, make_data, options
 
 from perceivio.data.dataset import ClipDataset
 from perceivio.errors import PerceivioError
@@ -31,10 +31,6 @@ def data(tmp_path_factory):
 @pytest.fixture
 def config(tmp_path):
     return make_config(tmp_path)
-
-
-def options(changes):
-    return [word for change in changes for word in ("--set", change)]
 
 
 def fails_in_one_line(result, *words):
@@ -145,6 +141,9 @@ def test_a_folder_that_is_no_run(capsys, data, config, tmp_path):
     fails_in_one_line(result, "holidays", "no run")
     assert [path.name for path in folder.iterdir()] == ["a.txt"]
     fails_in_one_line(perceivio(capsys, "train", data, "-o", data, "-c", config), "is a file")
+    below, long = data / "run", tmp_path / ("x" * 300)
+    for run, word in ((below, "cannot be written"), (long, "name too long")):
+        fails_in_one_line(perceivio(capsys, "train", data, "-o", run, "-c", config), word)
 
 
 def test_no_free_space_is_told_at_once(capsys, monkeypatch, data, config, tmp_path):
@@ -230,12 +229,48 @@ def test_weights_that_fly_apart_stop_the_run(capsys, data, config, tmp_path):
     assert whole(run)
 
 
-def test_two_processes_tell_a_mistake_once(data, config, tmp_path):
-    out = finish(command(data, tmp_path / "run", config, "run.batch=3", processes=2), code=1)
-    ours = [line for line in out.splitlines() if line.startswith("perceivio: ")]
-    assert len(ours) == 1
-    assert "run.batch = 3" in ours[0]
-    assert "multiple of 2" in ours[0]
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--set", "run.batch=3"), ("run.batch = 3", "multiple of 2")),
+        (("--set", "run.batchh=3"), ("no setting run.batchh",)),
+        (("--device", "abacus"), ("cpu or cuda", "abacus")),
+    ],
+)
+def test_two_processes_tell_a_mistake_once(data, config, tmp_path, more, words):
+    out = finish(command(data, tmp_path / "run", config, more=more, processes=2), code=1)
+    (ours,) = [line for line in out.splitlines() if line.startswith("perceivio: ")]
+    assert all(word in ours for word in words)
+
+
+def test_what_only_one_process_misses_is_told(data, config, tmp_path):
+    """As on a node that does not see the clips."""
+    elsewhere, program = tmp_path / "elsewhere", tmp_path / "program.py"
+    elsewhere.mkdir()
+    program.write_text(
+        "import os, sys\n"
+        "from perceivio.cli import main\n"
+        f"os.chdir([{str(data.parent)!r}, {str(elsewhere)!r}][int(os.environ['RANK'])])\n"
+        "main(sys.argv[1:])\n"
+    )
+    process = command(data.name, tmp_path / "r", config, processes=2, program=(str(program),))
+    out = finish(process, code=1)
+    (ours,) = [line for line in out.splitlines() if line.startswith("perceivio: ")]
+    assert "no such index" in ours
+    assert "perceivio/" not in out  # no traceback through our files
+
+
+def test_a_model_without_classes_learns_from_labelled_clips(capsys, data, config, tmp_path):
+    changes = options([*SHORT, "model.config.modalities.label=false"])
+    result = perceivio(capsys, "train", data, "-o", tmp_path / "run", "-c", config, *changes)
+    assert result.returncode == 0, result.stderr
+    assert "label" not in losses(tmp_path / "run")[0]
+
+
+def test_one_clip_at_least_is_trained_on(data, config, tmp_path):
+    few = make_data(tmp_path / "few", ("a",), 2)
+    train(few, tmp_path / "run", read_settings(config, [*SHORT, "data.held_out=0.9"]))
+    assert len(losses(tmp_path / "run")) == 4
 
 
 def test_fine_tuning_on_other_classes(capsys, data, config, tmp_path):

@@ -1,6 +1,7 @@
 """The parts of training, each against something that does not share its code."""
 
 import dataclasses
+import errno
 import itertools
 import math
 import subprocess
@@ -18,17 +19,21 @@ from models import random_inputs
 from training_runs import TINY, make_config
 
 from perceivio.config import preset
+from perceivio.data.catalogue import Clip, Index
 from perceivio.data.dataset import Epochs
+from perceivio.data.store import Place
 from perceivio.errors import PerceivioError
 from perceivio.model import MultimodalAutoencoder
 from perceivio.training.averages import Average
 from perceivio.training.batches import Share, Turns, draw_masks, draw_points
-from perceivio.training.checkpoints import CheckpointError, Checkpoints
+from perceivio.training.checkpoints import CheckpointError, Checkpoints, best
+from perceivio.training.folder import lock
 from perceivio.training.journal import Journal
 from perceivio.training.lamb import Lamb
-from perceivio.training.loop import _lock, rate_at
 from perceivio.training.losses import Learner, grid_error
+from perceivio.training.optimisers import rate_at
 from perceivio.training.settings import (
+    Data,
     Keep,
     Objective,
     Schedule,
@@ -36,6 +41,7 @@ from perceivio.training.settings import (
     read_settings,
     shipped,
 )
+from perceivio.training.split import Split
 from perceivio.training.start import Declared, objectives_of
 from perceivio.weights import save_module
 
@@ -282,6 +288,10 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     assert (state["step"], notes) == (6, [])
 
 
+def test_a_score_that_is_no_number_is_never_the_best():
+    assert best([1, 2, 3], {1: math.nan, 2: 5.0, 3: 4.0}, 2) == [3, 2]
+
+
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     kept = Checkpoints(tmp_path, Keep(last=3))
     for step in (1, 2):
@@ -314,11 +324,53 @@ def test_a_run_is_locked_against_others(tmp_path):
     command = [sys.executable, "-c", code, tmp_path / "lock"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"locked\n"
-        assert _lock(tmp_path / "lock") is None
+        assert lock(tmp_path / "lock") is None
         other.communicate(b"\n")
-    lock = _lock(tmp_path / "lock")
-    assert lock is not None
-    lock.close()
+    file = lock(tmp_path / "lock")
+    assert file is not None
+    file.close()
+
+
+def test_where_there_are_no_locks_one_does_without(monkeypatch, tmp_path):
+    def not_implemented(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.lockf", not_implemented)
+    file = lock(tmp_path / "lock")
+    assert file is not None
+    file.close()
+
+
+# ---- clips to train and to validate on
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    """An index of 40 clips in four classes, sorted by class, as a folder of folders is."""
+    (tmp_path / "clip.mp4").touch()
+    clips = [
+        Clip("clip.mp4", name, None, None, 2.0, 25.0, 32, 32, True, 16_000, n, None, None)
+        for n, name in enumerate(sorted("abcd" * 10))
+    ]
+    place = Place.of(tmp_path / "index.parquet")
+    Index.of(Place.of(tmp_path), clips).write(place)
+    return str(place)
+
+
+def test_clips_are_trained_on_or_held_out(settings, catalogue):
+    split = Split.of(catalogue, None, replace(settings, data=Data(held_out=0.25)))
+    sizes = [set(index.table.column("size").to_pylist()) for index in (split.train, split.held)]
+    assert list(map(len, sizes)) == [30, 10]
+    assert set.union(*sizes) == set(range(40))
+    other = Split.of(catalogue, None, replace(settings, data=Data(held_out=0.5)))
+    assert other.identity != split.identity
+
+
+def test_the_first_clips_to_validate_on_stand_for_all(settings, catalogue):
+    """Only so many are looked at, and an index is mostly sorted by class."""
+    split = Split.of(catalogue, None, replace(settings, data=Data(validation=catalogue)))
+    assert len(split.train) == len(split.held) == 40
+    assert len(set(split.held.table.column("label").to_pylist()[:12])) == 4
 
 
 # ---- the model to begin with

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,22 +74,32 @@ def make_config(folder: Path, text: str = TINY) -> Path:
     return path
 
 
+def options(changes: Iterable[str]) -> list[str]:
+    return [word for change in changes for word in ("--set", change)]
+
+
 def command(
-    data: Path, run: Path, config: Path, *changes: str, processes: int = 1
+    data: Path | str,
+    run: Path,
+    config: Path,
+    *changes: str,
+    more: tuple[str, ...] = (),
+    processes: int = 1,
+    threads: int = 1,
+    program: tuple[str, ...] = ("-m", "perceivio.cli"),
 ) -> subprocess.Popen[str]:
     """`perceivio train` in processes of its own, in a group of their own."""
-    launch = [sys.executable, "-m"]
+    launch = [sys.executable]
     if processes > 1:
-        launch += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    launch += ["perceivio.cli", "train", str(data), "-o", str(run), "-c", str(config)]
-    for change in changes:
-        launch += ["--set", change]
+        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launch += [*program, "train", str(data), "-o", str(run), "-c", str(config)]
+    environment = {"OMP_NUM_THREADS": str(threads), "COLUMNS": "300", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
-        launch,
+        [*launch, *options(changes), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, **environment},
         start_new_session=True,
     )
 

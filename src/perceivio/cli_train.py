@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ from .console import Json, aside, plain, print_json
 
 if TYPE_CHECKING:
     from .training.settings import Settings
+
+GRACE = 3.0  # seconds
 
 
 def train(
@@ -71,9 +74,14 @@ def train(
 
     Example: perceivio train videos.parquet -o runs/mine --set schedule.steps=2000
     """
+    from .training.errors import ElsewhereError, told_once
     from .training.settings import read_settings
 
-    settings = read_settings(config, set or ())
+    try:
+        with told_once():
+            settings = read_settings(config, set or ())
+    except ElsewhereError:
+        return _elsewhere()
     if show:
         print_json(settings.to_dict()) if json else plain.print(
             escape(jsonlib.dumps(settings.to_dict(), indent=2))
@@ -98,7 +106,7 @@ def _run(
     device: str | None,
     json: bool,
 ) -> int:
-    from .training.loop import ElsewhereError
+    from .training.errors import ElsewhereError
     from .training.loop import train as run
 
     try:
@@ -106,7 +114,7 @@ def _run(
             data, output, settings, root=root, device=device, other_settings=other_settings
         )
     except ElsewhereError:
-        return 2  # told by another process of this run
+        return _elsewhere()
     if not result.first:
         return 128 + result.stopped if result.stopped else 0
     if result.stopped:
@@ -122,3 +130,10 @@ def _run(
         plain.print(f"  {name:12} {value:.4g}{unit}")
     plain.print(f"  wrote        {escape(str(result.model))}")
     return 0
+
+
+def _elsewhere() -> int:
+    """The exit code of a process that leaves it to another to tell what is wrong. A launcher ends
+    all processes when one has ended, so the other gets time to."""
+    time.sleep(GRACE)
+    return 2

@@ -25,6 +25,7 @@ from .powers import FAR, UNIT, powers
 from .workers import pieces_of, share, threads
 
 SCORES = 2**16, 2**22  # fewest and most scores of a head that are made at once
+MUCH = 2**30  # multiply-adds of attention that are worth a thread with heads of its own
 WORK = 2**27  # multiply-adds of a self-attend that are worth a thread with rows of its own
 
 
@@ -119,7 +120,7 @@ class _ByHead(torch.autograd.Function):
         def head(index: tuple[int, int]) -> None:
             gathered[index] = _of_head(q[index], k[index].contiguous(), v[index].T.contiguous())
 
-        share(head, _heads(q), q.device)
+        _each_head(head, q, k)
         ctx.save_for_backward(q, k, v, gathered)
         return gathered
 
@@ -142,12 +143,19 @@ class _ByHead(torch.autograd.Function):
             dq[index] = linear(scores, k[index].T) * scale
             dk[index] = linear((q[index] * scale).T, scores.T).T
 
-        share(head, _heads(q), q.device)
+        _each_head(head, q, k)
         return dq, dk, dv
 
 
-def _heads(q: Tensor) -> list[tuple[int, int]]:
-    return [(b, h) for b in range(q.shape[0]) for h in range(q.shape[1])]
+def _each_head(work: Callable[[tuple[int, int]], None], q: Tensor, k: Tensor) -> None:
+    """In threads of ours if there is much to do: for some ms after each operation torch's own wait
+    busily on the cores that ours need."""
+    heads = [*product(range(q.shape[0]), range(q.shape[1]))]
+    if 2 * q.numel() * k.shape[2] >= threads(q.device) * MUCH:
+        share(work, heads, q.device)
+    else:
+        for head in heads:
+            work(head)
 
 
 def _of_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -206,13 +214,16 @@ def _by_rows(layers: Sequence[SelfAttend], x: Tensor, maps: Maps, pieces: int) -
 class Heads:
     """Queries, keys and values of all rows as the heads read them.
 
-    q, k  (B, H, N, c)
-    v     (B, H, c', N)
+    q      (B, H, N, c), so that scores are in powers of two
+    k      (B, H, N, c)
+    v      (B, H, c', N)
+    norms  (2, B, N, H): lengths of queries and keys
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
+    norms: Tensor
 
     @classmethod
     def empty(cls, layer: Attention, x: Tensor) -> Heads:
@@ -220,19 +231,28 @@ class Heads:
         batch, rows, heads = *x.shape[:2], layer.heads
         qk, v = (part.out_features // heads for part in (layer.key, layer.value))
         q, k = x.new_empty(2, batch, heads, rows, qk)
-        return cls(q, k, x.new_empty(batch, heads, v, rows))
+        norms = x.new_empty(2, batch, rows, heads)
+        return cls(q, k, x.new_empty(batch, heads, v, rows), norms)
 
     def project(self, layer: Attention, y: Tensor, item: tuple[int, slice], maps: Maps) -> None:
         """Fill in those of some rows, which are y (rows, D) normed."""
         example, rows = item
-        for part, whole in ((layer.query, self.q), (layer.key, self.k)):
+        scale = UNIT * self.q.shape[3] ** -0.5
+        parts = (layer.query, self.q, scale), (layer.key, self.k, 1.0)
+        for (part, whole, times), norms in zip(parts, self.norms, strict=True):
             by_head = linear(y, *maps(part)).unflatten(1, (layer.heads, -1))
-            whole[example, :, rows] = by_head.transpose(0, 1)
+            torch.mul(by_head.transpose(0, 1), times, out=whole[example, :, rows])
+            norms[example, rows] = torch.linalg.vector_norm(by_head, dim=2) * times
         transposed = linear(layer.value.weight, y) + layer.value.bias[:, None]
         self.v[example, :, :, rows] = transposed.unflatten(0, (layer.heads, -1))
 
     def gathered(self, item: tuple[int, slice]) -> Tensor:
         """What some rows gather from all, (rows, H c')"""
         example, rows = item
-        heads = zip(self.q[example, :, rows], self.k[example], self.v[example], strict=True)
-        return torch.cat([_of_head(*head) for head in heads], -1)
+        q, k, v = self.q[example, :, rows], self.k[example], self.v[example]
+        found = q.new_empty(q.shape[1], len(v), v.shape[1])
+        far = self.norms[:, example].amax(1).prod(0) > FAR
+        for head, beyond in enumerate(far.tolist()):
+            weights, total = powers(linear(q[head], k[head]), beyond)
+            torch.div(linear(weights, v[head]), total, out=found[:, head])
+        return found.flatten(1)

@@ -6,7 +6,9 @@ and whenever, and so is all that is drawn at random about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,11 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..config import Config
 from ..data.dataset import ClipDataset, Epochs, as_inputs, present
-from .settings import Objective
+from ..errors import PerceivioError
+from .errors import RunError
+from .settings import Data, Objective, SettingsError
+from .signals import ignored
 
 # First numbers of keys, so that no two kinds of draws share one. Those of examples and of their
 # order are shorter keys, drawn in data/dataset.py.
@@ -41,7 +46,13 @@ class Share:
 
     @classmethod
     def of(cls, batch: int, at_once: int, rank: int, ranks: int) -> Share:
-        """With as few turns as can be; `ranks` divides `batch`."""
+        """With as few turns as can be. Raises SettingsError where `ranks` does not divide
+        `batch`."""
+        if batch % ranks:
+            raise SettingsError(
+                f"run.batch = {batch} cannot be shared by {ranks} processes; it must be a multiple"
+                f" of {ranks}"
+            )
         part = batch // ranks
         turns = next(n for n in range(1, part + 1) if part % n == 0 and part // n <= at_once)
         return cls(batch, turns, rank, ranks)
@@ -86,7 +97,7 @@ class Turns(Sampler[list[tuple[int, int, int]]]):
             epoch, skipped = epoch + 1, 0
 
 
-class Numbered(torch.utils.data.Dataset[dict[str, Any]]):
+class Numbered(Dataset[dict[str, Any]]):
     """A data set whose examples know their number in the run."""
 
     def __init__(self, clips: ClipDataset) -> None:
@@ -97,24 +108,48 @@ class Numbered(torch.utils.data.Dataset[dict[str, Any]]):
         return {**self.clips[epoch, row], "number": number}
 
 
-def reader(clips: ClipDataset, turns: Turns, workers: int) -> DataLoader[dict[str, Any]]:
-    """Collated turns, read ahead by `workers` processes."""
-    return DataLoader(
-        Numbered(clips),
-        batch_sampler=turns,
-        num_workers=workers,
-        worker_init_fn=_begin_worker if workers else None,
-        pin_memory=torch.cuda.is_available(),
+def read(
+    examples: Dataset[dict[str, Any]], keys: Iterable[Any], workers: int
+) -> Generator[dict[str, Any]]:
+    """Collated examples, a batch for each list of keys, read ahead by `workers` processes, which
+    live until this is closed.
+
+    Raises the error of an example in one line, as if it had not been in another process, and
+    RunError where such a process has died.
+    """
+    batches: Any = iter(
+        DataLoader(
+            examples,
+            batch_sampler=keys,
+            num_workers=workers,
+            worker_init_fn=ignored if workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
     )
+    try:
+        yield from batches
+    except PerceivioError as error:  # a worker's has its traceback around the one line
+        last = str(error).strip().splitlines()[-1]
+        raise RunError(re.sub(r"^[\w.]+Error: ", "", last)) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        last = str(error).strip().splitlines()[-1]
+        raise RunError(f"a process that reads clips has died: {last}") from error
+    finally:
+        # torch does so when the last reference goes; an error's traceback may hold one until this
+        # process ends, and then it would wait for processes that know no signal.
+        if workers:
+            batches._shutdown_workers()
 
 
-def _begin_worker(_: int) -> None:
-    """A worker ends when the process does that it works for, which has a step to finish first:
-    signals sent to all of them are for that one."""
-    import signal
-
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, signal.SIG_IGN)
+def workers_of(settings: Data, here: int) -> int:
+    """Processes that read clips for each of the `here` processes of this machine that train: the
+    cores there are, but one for itself."""
+    if settings.workers >= 0:
+        return settings.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(16, (cores or 1) // here - 1))
 
 
 def inputs_of(

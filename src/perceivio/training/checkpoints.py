@@ -6,6 +6,7 @@ whole, whenever the process or the machine stops.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -115,8 +116,8 @@ class Checkpoints:
 
 
 def best(steps: Iterable[int], scores: dict[int, float], count: int) -> list[int]:
-    """The `count` steps with the lowest scores; of equal ones the earlier."""
-    return sorted(steps, key=lambda step: (scores[step], step))[:count]
+    """The `count` steps with the lowest scores; of equal ones the earlier, and NaN last."""
+    return sorted(steps, key=lambda s: (math.isnan(scores[s]), scores[s], s))[:count]
 
 
 def sync_folder(folder: Path) -> None:

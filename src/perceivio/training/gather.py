@@ -1,6 +1,6 @@
 """What queries gather from the tokens of one modality, with gradients and without a key array.
 
-The way there is that of factored_encode.py, whose letters these are: i counts queries (latents and
+The way there is that of scores.py, with the letters of factored_encode.py: i counts queries (latents and
 heads), j tokens, q~ centred queries, std_j the standard deviation of a token's C channels. Gathered
 are sums over the tokens j of this modality alone,
 
@@ -23,7 +23,7 @@ of the tables. A token's std gets
     -(h_ij (z_ij / std_j + 1) / std_j^2 + p_ij delta_i / std_j)  summed over i.
 
 Both terms with std_j, lse_i std_j in the exponent and delta_i std_j, are one more channel of the
-content; so is sum_j p_ij = sum_j w_ij std_j.
+content. Inside, scores and lse are in powers of two.
 """
 
 from __future__ import annotations
@@ -110,10 +110,13 @@ class _Gather(torch.autograd.Function):
             back = _Back(scores, UNIT * lse[example], gradients, delta[example])
             d_queries = torch.zeros_like(queries.T)
             d_tables = [torch.zeros_like(table) for table in tables]
+            # Memory of 3 MB that is asked for tile by tile is taken from the system each time.
+            p = content.new_empty(max(t.place.stop - t.place.start for t in tiles), len(queries))
             for tile in tiles:
-                d_here = None if d_content is None else d_content[example, tile.place]
-                values, spread = content[example, tile.place], std[example, tile.place]
-                dz = back(values, spread, tile, d_here, d_std[example, tile.place])
+                here = example, tile.place
+                values, spread, d_spread = content[here], std[here], d_std[here]
+                d_values = None if d_content is None else d_content[here]
+                dz = back(values, spread, tile, p[: len(values)], d_values, d_spread)
                 d_queries += linear(values.T.contiguous(), dz.T)
                 tile.add(d_tables, dz)
             return [d_queries, *d_tables]
@@ -164,13 +167,20 @@ class _Back:
     delta: Tensor
 
     def __call__(
-        self, content: Tensor, std: Tensor, tile: Tile, d_content: Tensor | None, d_std: Tensor
+        self,
+        content: Tensor,
+        std: Tensor,
+        tile: Tile,
+        p: Tensor,
+        d_content: Tensor | None,
+        d_std: Tensor,
     ) -> Tensor:
-        """dz (P, I) of a tile; the gradients of its content and std go to their places."""
+        """dz (P, I) of a tile; p (P, I) is written over, and the gradients of content and std go
+        to their places."""
         scale = std.reciprocal()
         tokens = torch.cat([content * scale, torch.ones_like(scale)], 1)
         z = self.scores(tokens, tile, scale, -self.lse)
-        p = z.exp2()
+        torch.exp2(z, out=p)
         dz = self.gradients(tokens * scale, tile, scale.square(), -self.delta).mul_(p)
         through_dz = z.mul_(dz).sum(1, keepdim=True) + (dz @ (self.lse + UNIT))[:, None]
         d_std.copy_(-(through_dz / UNIT + scale * (p @ self.delta)[:, None]))

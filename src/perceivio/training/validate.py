@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ..autoencoder import Autoencoder
 from ..config import Config, Modality
 from ..data.dataset import ClipDataset
 from ..metrics import decibels
-from .batches import Share, inputs_of, known_of
+from .batches import Share, inputs_of, known_of, read
 from .losses import class_error, grid_error
 from .settings import Objective
 
@@ -57,29 +57,34 @@ def measure(
     groups = [
         [(0, row) for row in rows[n : n + TOGETHER]] for n in range(0, len(rows), TOGETHER)
     ]
-    for group, batch in zip(
-        groups, DataLoader(clips, batch_sampler=groups, num_workers=workers), strict=True
-    ):
-        inputs, known = inputs_of(batch, clips, config), known_of(batch, clips, config)
-        outputs = _answers(model, inputs, known)
-        for n, (name, modality) in enumerate(config.modalities.items()):
-            wanted, objective = inputs[name], objectives[name]
-            there = known.get(name, torch.ones(len(wanted), dtype=torch.bool))
-            unseen = energy = torch.full((len(wanted),), math.nan)
-            if modality.is_classes:
-                loss, square = class_error(outputs[name], wanted, there)
-            else:
-                loss, square = grid_error(outputs[name], wanted, modality, objective.loss)
-                loss = loss * there
-                nothing = modality.mean if modality.media == "table" else 0.0
-                energy = (wanted - nothing).square().flatten(1).mean(1)
-                if modality.beside and objective.mask:
-                    got = _answers(model, inputs, known, unseen=name)[name]
-                    unseen = grid_error(got, wanted, modality, objective.loss).square
-            measures = torch.stack([loss, square, energy, unseen], dim=-1).double()
-            measures[~there, 1:] = math.nan
-            found[[row for _, row in group], n] = measures
+    with closing(read(clips, groups, workers)) as batches:
+        for group, batch in zip(groups, batches, strict=True):
+            inputs, known = inputs_of(batch, clips, config), known_of(batch, clips, config)
+            outputs = _answers(model, inputs, known)
+            for n, (name, modality) in enumerate(config.modalities.items()):
+                got = [outputs[name]]
+                if modality.beside and not modality.is_classes and objectives[name].mask:
+                    got += [_answers(model, inputs, known, unseen=name)[name]]
+                measures = _measures(got, inputs[name], modality, objectives[name].loss)
+                if name in known:
+                    measures[~known[name], 0] = 0
+                    measures[~known[name], 1:] = math.nan
+                found[[row for _, row in group], n] = measures
     return found
+
+
+def _measures(got: list[Tensor], wanted: Tensor, modality: Modality, loss: str) -> Tensor:
+    """(B, MEASURES) float64 of one modality; `got` from all inputs, and from all but its own."""
+    unseen = energy = torch.full((len(wanted),), math.nan)
+    if modality.is_classes:
+        error = class_error(got[0], wanted, None)
+    else:
+        error = grid_error(got[0], wanted, modality, loss)
+        nothing = modality.mean if modality.media == "table" else 0.0
+        energy = (wanted - nothing).square().flatten(1).mean(1)
+    for other in got[1:]:
+        unseen = grid_error(other, wanted, modality, loss).square
+    return torch.stack([error.loss, error.square, energy, unseen], dim=-1).double()
 
 
 def summed_up(
