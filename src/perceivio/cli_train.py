@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.markup import escape
 
-from .console import Json, aside, plain, print_json
+from .console import Json, aside, complain, plain, print_json
+from .errors import PerceivioError
 
 if TYPE_CHECKING:
     from .training.settings import Settings
@@ -87,10 +88,17 @@ def train(
             escape(jsonlib.dumps(settings.to_dict(), indent=2))
         )
         return 0
-    code = _run(data, output, settings, root, other_settings, device, json)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # All is written and closed. With torch 2.13, one process in some fifty is brought down by
-        # threads of the process group while it ends, and its launcher would call that a failure.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    try:
+        code = _run(data, output, settings, root, other_settings, device, json)
+    except PerceivioError as error:
+        if not several:
+            raise
+        complain(error)
+        code = 2
+    if several:
+        # All is written and closed. torch 2.13 keeps threads of a process group that has ended, and
+        # they bring down one process in some fifty while Python ends; launchers call it a failure.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
