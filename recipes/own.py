@@ -1,6 +1,7 @@
 """Make a data set with files beside its clips, all drawn: for docs/own-modalities.md and the tests.
 
     python -m recipes.own FOLDER [--clips 40] [--seconds 2]
+    python -m recipes.own 004_reconstruction.motion.csv      # how far that is from the truth
 
 A camera looks at a coloured square, and swings. Beside each clip `NAME.mp4` are
 
@@ -98,12 +99,26 @@ def make(folder: Path, clips: int, seconds: float) -> None:
         make_clip(home / f"{seed:03d}.mp4", seed, seconds, motion=seed % 5 != 4)
 
 
+def score(path: Path) -> str:
+    """How well a table made of clip NNN tells its motion."""
+    times, *columns = np.loadtxt(path, delimiter=",", skiprows=1, unpack=True)
+    truth = Scene(int(path.name[:3])).motion(times)
+    square = np.mean((np.column_stack(columns) - truth) ** 2)
+    r2 = 1 - square / np.mean(truth**2)
+    return f"{path.name}: wrong by {square**0.5:.1f} degrees (root mean square), R2 {r2:.2f}"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="where clips go, or a table to score")
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=2.0)
     chosen = parser.parse_args()
+    if chosen.folder.suffix == ".csv":
+        print(score(chosen.folder))
+        return
     make(chosen.folder, chosen.clips, chosen.seconds)
     print(f"wrote {chosen.clips} clips to {chosen.folder}")
 
