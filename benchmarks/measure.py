@@ -19,7 +19,6 @@ import torch
 
 from perceivio.linear import linear
 
-
 REST = 0.02
 
 

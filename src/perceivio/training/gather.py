@@ -1,8 +1,8 @@
 """What queries gather from the tokens of one modality, with gradients and without a key array.
 
-The way there is that of scores.py, with the letters of factored_encode.py: i counts queries (latents and
-heads), j tokens, q~ centred queries, std_j the standard deviation of a token's C channels. Gathered
-are sums over the tokens j of this modality alone,
+The way there is that of scores.py, with the letters of factored_encode.py: i counts queries
+(latents and heads), j tokens, q~ centred queries, std_j the standard deviation of a token's C
+channels. Gathered are sums over the tokens j of this modality alone,
 
     z_ij = q~_i . content_j + T_i[t] + Y_i[y] + X_i[x]          p_ij = exp(z_ij / std_j - lse_i)
     contents_i = sum_j w_ij content_j                           w_ij = p_ij / std_j
