@@ -51,13 +51,20 @@ def line(what: str, *cells: object) -> None:
     print(f"{what:<44}", *(f"{cell!s:<30}" for cell in cells), flush=True)
 
 
-def interleaved(subjects: Mapping[str, Callable[[], Any]], runs: int) -> dict[str, Timing]:
+def interleaved(
+    subjects: Mapping[str, Callable[[], Any]], runs: int, twice: bool = False
+) -> dict[str, Timing]:
     """Time all subjects in turn, `runs` times, after one turn that does not count. What disturbs
     the machine for a while so disturbs all of them. Each begins when the threads of the one before,
-    which wait busily for some milliseconds, have come to rest."""
+    which wait busily for some milliseconds, have come to rest.
+
+    twice  the second of two in a row counts: for what a loop repeats, with the memory that it holds
+    """
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for run in range(runs + 1):
         for name, subject in subjects.items():
+            if twice:
+                subject()
             time.sleep(REST)
             began = time.perf_counter()
             subject()
