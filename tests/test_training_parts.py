@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import itertools
 import math
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import random_inputs
+from models import deepmind_parameters, random_inputs
 from training_runs import TINY, make_config
 
 from perceivio.config import preset
@@ -43,7 +44,7 @@ from perceivio.training.settings import (
 )
 from perceivio.training.split import Split
 from perceivio.training.start import Declared, objectives_of
-from perceivio.weights import save_module
+from perceivio.weights import load_module, save_module
 
 
 @pytest.fixture(scope="module")
@@ -405,6 +406,27 @@ def test_fine_tuning_keeps_what_fits(settings, config, tmp_path):
     assert start.kept + len(anew) == len(before)
     outputs = start.module.reconstruct(random_inputs(ours, 1))
     assert outputs["label"].shape == (1, 4)
+
+
+def test_fine_tuning_from_deepminds_weights(tmp_path):
+    """Their pickle; two classes, a quarter of the pixels and half of the time."""
+    path = tmp_path / "video_autoencoding_checkpoint.pystate"
+    path.write_bytes(pickle.dumps({"params": deepmind_parameters(), "state": {}}))
+    sizes = ["image.shape=[8, 112, 112]", "audio.shape=[15360]"]
+    changes = [f"model.config.modalities.{size}" for size in sizes]
+    start = Declared.by(read_settings("finetune", [f"model.start={path}", *changes])).begin(
+        ("waving", "clapping")
+    )
+    config, theirs = start.module.config, load_module(path)
+    assert config.input_channels == theirs.config.input_channels == 704
+    assert config.query_channels == theirs.config.query_channels == 1026
+    before, anew = dict(theirs.named_parameters()), {each.name for each in start.anew}
+    assert {name.rsplit(".", 1)[0] for name in anew} <= {
+        "modalities.label", "modalities.label.output",
+    }  # fmt: skip
+    for name, parameter in start.module.named_parameters():
+        assert name in anew or torch.equal(parameter, before[name]), name
+    assert start.kept == len(before) - len(anew) > 150
 
 
 def test_a_new_modality_begins_anew_and_one_can_be_left_out(settings, config, tmp_path):
