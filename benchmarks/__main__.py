@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 import perceivio
-from perceivio.clips import resize
 from perceivio.config import Config, preset
+from perceivio.pictures import resize
 from perceivio.pipeline import clip_format, shown_shape
 from perceivio.writer import MediaWriter
 

@@ -23,15 +23,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from perceivio import ffmpeg
-from perceivio.clips import ClipFormat, resize
+from perceivio.clip_format import ClipFormat
 from perceivio.config import preset
 from perceivio.data.catalogue import Index
 from perceivio.data.dataset import ClipDataset
-from perceivio.data.excerpt import origin, packets, read_excerpt
 from perceivio.data.indexing import build
 from perceivio.data.packing import Encoding, pack
 from perceivio.data.store import Place
+from perceivio.excerpt import origin, packets, read_excerpt
 from perceivio.media import MediaReader
+from perceivio.pictures import resize
 from perceivio.pipeline import clip_format
 from perceivio.writer import MediaWriter
 

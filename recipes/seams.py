@@ -27,18 +27,18 @@ FILES = ["assets/bbb_scene.mp4", "assets/hello.avi", "assets/band.3gp"]
 def errors(model, path: str, overlap: int, seconds: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Errors of the rejoined stream: picture (n, 3, H, W), sound (m,)."""
     clip = clip_format(model.config)
-    streams: list[list[tuple]] = [[], []]
+    streams: list[list[dict[str, torch.Tensor]]] = [[], []]
     both = Rejoin(clip, overlap), Rejoin(clip, overlap)
     for window in perceivio.read(path, model, duration=seconds, overlap=overlap):
         got = model.reconstruct(window.inputs)
         for rejoin, values in zip(both, (got, window.inputs), strict=True):
-            window_image, window_sound = values["image"][0], values["audio"][0, :, 0]
-            streams[rejoin is both[1]].append(rejoin.add(window, window_image, window_sound))
+            own = {"image": values["image"][0], "audio": values["audio"][0, :, 0]}
+            streams[rejoin is both[1]].append(rejoin.add(window, own))
     for i, rejoin in enumerate(both):
         streams[i].append(rejoin.finish())
     image, sound = (
         torch.cat([part[k] for part in streams[0]]) - torch.cat([part[k] for part in streams[1]])
-        for k in (0, 1)
+        for k in ("image", "audio")
     )
     return image, sound
 

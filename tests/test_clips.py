@@ -20,19 +20,12 @@ from media_files import (
 )
 from PIL import Image
 
-from perceivio.clips import (
-    ClipFormat,
-    Rejoin,
-    Windows,
-    centre_crop,
-    read_windows,
-    resize,
-    shown_size,
-    side_by_side,
-)
+from perceivio.clip_format import ClipFormat
+from perceivio.clips import Rejoin, Windows, read_windows
 from perceivio.errors import MediaError, PerceivioError
 from perceivio.ffmpeg import Losses
 from perceivio.media import MediaInfo, probe
+from perceivio.pictures import centre_crop, resize, shown_size, side_by_side
 from perceivio.writer import MediaWriter, as_bytes
 
 SMALL = ClipFormat(16, 64, 96, 25, 10_240, 16_000)
@@ -40,24 +33,19 @@ SMALL = ClipFormat(16, 64, 96, 25, 10_240, 16_000)
 
 def rejoined(windows, format, overlap, model=lambda window, values: values):
     """What an identity model (or another one) gives for the whole row of windows."""
-    join, frames, samples = Rejoin(format, overlap), [], []
+    join, piles = Rejoin(format, overlap), {"image": [], "audio": []}
 
     def keep(pieces):
-        for pile, piece in zip((frames, samples), pieces, strict=True):
-            if piece is not None:
-                pile.append(piece)
+        for name, piece in pieces.items():
+            piles[name].append(piece)
 
     for window in windows:
-        image, audio = window.inputs.get("image"), window.inputs.get("audio")
-        keep(
-            join.add(
-                window,
-                None if image is None else model(window, image[0]),
-                None if audio is None else model(window, audio[0, :, 0]),
-            )
-        )
+        values = {name: model(window, v[0]) for name, v in window.inputs.items()}
+        if "audio" in values:
+            values["audio"] = values["audio"][:, 0]
+        keep(join.add(window, values))
     keep(join.finish())
-    return tuple(torch.cat(pile) if pile else None for pile in (frames, samples))
+    return tuple(torch.cat(pile) if pile else None for pile in piles.values())
 
 
 class Tape:
@@ -67,7 +55,7 @@ class Tape:
         rng = np.random.default_rng(0)
         self.frames = rng.integers(0, 256, (frames, height, width, 3), np.uint8)
         self.samples = rng.uniform(-1, 1, samples).astype(np.float32)
-        self.notes, self.losses = [], Losses()
+        self.notes, self.losses, self.lead = [], Losses(), Fraction(0)
         self.info = MediaInfo("tape", "video", 0.0, None, None)
         self._at = [0, 0]
 
@@ -176,11 +164,11 @@ def test_finished_stretches_come_as_soon_as_they_are_finished():
     tape = Tape(50, 32_000)
     join, given_frames = Rejoin(SMALL, 4), []
     for window in Windows(tape, ClipFormat(16, 2, 3, 25, 10_240, 16_000), 0.0, 4, 0):
-        frames, samples = join.add(window, window.inputs["image"][0], window.inputs["audio"][0])
-        assert len(samples) == len(frames) * 640
-        given_frames.append(len(frames))
+        done = join.add(window, {name: values[0] for name, values in window.inputs.items()})
+        assert len(done["audio"]) == len(done["image"]) * 640
+        given_frames.append(len(done["image"]))
     assert given_frames == [12, 12, 12, 12]
-    assert len(join.finish()[0]) == 2
+    assert len(join.finish()["image"]) == 2
 
 
 def test_overlap_out_of_range(tmp_path):
@@ -319,7 +307,7 @@ def test_originals_are_cropped_alike_and_larger(tmp_path):
     assert window.originals.dtype == np.uint8
     small = resize(window.originals, 64, 64).astype(int)
     assert np.abs(small - as_bytes(window.inputs["image"][0])[:1]).mean() < 4
-    assert shown_size(SMALL, 241) == (240, 360)
+    assert shown_size((64, 96), 241) == (240, 360)
 
 
 def test_originals_follow_overlapping_windows(tmp_path):
@@ -378,9 +366,9 @@ def test_file_to_file_keeps_length_and_sync(tmp_path):
     windows, join = read_windows(path, SMALL, overlap=4), Rejoin(SMALL, 4)
     with MediaWriter(tmp_path / "out.mp4", 25, (64, 96), 16_000) as writer:
         for window in windows:
-            values = window.inputs["image"][0], window.inputs["audio"][0, :, 0]
-            writer.write(*join.add(window, *values))
-        writer.write(*join.finish())
+            values = {"image": window.inputs["image"][0], "audio": window.inputs["audio"][0, :, 0]}
+            writer.write(*join.add(window, values).values())
+        writer.write(*join.finish().values())
     image, audio = rejoined(read_windows(tmp_path / "out.mp4", SMALL), SMALL, 0)
     assert len(image) == 75
     assert len(audio) == 48_000

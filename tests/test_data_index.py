@@ -16,9 +16,9 @@ from test_cli import fails_in_one_line, perceivio
 
 from perceivio.config import preset
 from perceivio.data.catalogue import DataError, Index
-from perceivio.data.excerpt import read_excerpt
 from perceivio.data.indexing import build
 from perceivio.data.store import Place
+from perceivio.excerpt import read_excerpt
 from perceivio.pipeline import clip_format
 
 FORMAT = clip_format(preset("small"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from media_files import RATE, beep_times, make_flash_and_beep, make_media, read_number, steady
 from torch.utils.data import DataLoader
 
-from perceivio.clips import ClipFormat
+from perceivio.clip_format import ClipFormat
 from perceivio.config import preset
 from perceivio.data.catalogue import DataError, Index
 from perceivio.data.dataset import (
@@ -19,7 +19,6 @@ from perceivio.data.dataset import (
     ClipDataset,
     Epochs,
     as_inputs,
-    pictures,
     random_crop,
 )
 from perceivio.data.indexing import build
@@ -27,6 +26,7 @@ from perceivio.data.packing import pack
 from perceivio.data.store import Place
 from perceivio.errors import MediaError
 from perceivio.model import MultimodalAutoencoder
+from perceivio.pictures import scaled
 from perceivio.pipeline import clip_format
 
 FORMAT = ClipFormat(8, 64, 96, 25, 5120, 16_000)
@@ -145,10 +145,10 @@ def test_crops_are_inside_and_as_asked(height, width, aspect, seed):
 
 def test_pictures_are_scaled_like_anybody_would():
     ramp = np.broadcast_to(np.arange(128, dtype=np.uint8)[None, :, None], (64, 128, 3))
-    small = pictures([ramp, ramp], 32, 64, flip=False)
+    small = scaled([ramp, ramp], 32, 64, flip=False)
     assert small.shape == (2, 3, 32, 64)
     assert (small[0, 0, 5, 2:-2].float() - (2 * torch.arange(64) + 0.5)[2:-2]).abs().max() <= 1
-    assert torch.equal(pictures([ramp], 32, 64, flip=True), small[:1].flip(3))
+    assert torch.equal(scaled([ramp], 32, 64, flip=True), small[:1].flip(3))
 
 
 def test_labels_count_in_the_models_classes(index):

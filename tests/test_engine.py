@@ -22,6 +22,7 @@ from perceivio import engine as engine_file
 from perceivio import fast_layers
 from perceivio.config import Attend, Config, Modality, preset
 from perceivio.engine import Engine, decode_pays, encode_pays
+from perceivio.layers import Attention
 from perceivio.linear import linear
 from perceivio.model import InputError, MultimodalAutoencoder
 from perceivio.scores import Scores
@@ -194,6 +195,23 @@ def test_scores_beyond_the_range_of_powers(monkeypatch):
     assert not all(part.count.isfinite().all() for part in gathered)  # some had to be done again
     for name, values in Engine(module).decode(latents.float()).items():
         assert difference(values, wanted[name]) < 1e-2
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_few_queries_of_many_rows(heads, batch):
+    """The label's one query, for which no keys and values are made."""
+    generator = torch.Generator().manual_seed(0)
+    layer = Attention(20, 24, Attend(heads=heads, qk_channels=16, v_channels=12)).eval()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    queries = torch.randn(1, 1, 20, generator=generator)
+    attended = torch.randn(batch, 300, 24, generator=generator)
+    with torch.no_grad():
+        assert fast_layers._are_few(layer, queries, attended)
+        found = fast_layers.attention(layer, queries, attended, fast_layers.as_they_are)
+        wanted = layer.double()(queries.double().expand(batch, -1, -1), attended.double())
+    assert difference(found, wanted) < 1e-5
 
 
 def test_plain_chunks_make_no_difference(monkeypatch):

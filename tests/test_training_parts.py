@@ -71,8 +71,8 @@ def test_losses_are_those_of_the_whole_output(config):
     image, audio = config.modalities["image"], config.modalities["audio"]
     points = {"image": torch.tensor([0, 5, 17]), "audio": torch.tensor([2, 31])}
     objectives = {"image": Objective(), "audio": Objective(loss="l2"), "label": Objective()}
-    labels = torch.tensor([2, -1, 0])
-    wrong = Learner(module, objectives)(inputs, {}, points, labels)
+    known = torch.tensor([True, False, True])
+    wrong = Learner(module, objectives)(inputs, {}, points, {"label": known, "audio": ~known})
     outputs = {k: v.detach().double().numpy() for k, v in module.reconstruct(inputs).items()}
     wanted = {k: v.double().numpy() for k, v in inputs.items()}
     for n in range(3):
@@ -86,11 +86,13 @@ def test_losses_are_those_of_the_whole_output(config):
             found.append(np.abs(error[block]).mean())
         assert wrong["image"].loss[n].item() == pytest.approx(np.mean(found), rel=1e-4)
         size = audio.output_patch[0]
-        heard = (outputs["audio"] - wanted["audio"])[n, :, 0].reshape(-1, size)[[2, 31]]
-        assert wrong["audio"].loss[n].item() == pytest.approx((heard**2).mean(), rel=1e-4)
+        said = (outputs["audio"] - wanted["audio"])[n, :, 0].reshape(-1, size)[[2, 31]]
+        expected = 0 if known[n] else (said**2).mean()
+        assert wrong["audio"].loss[n].item() == pytest.approx(expected, rel=1e-4)
+        assert wrong["audio"].square[n].item() == pytest.approx((said**2).mean(), rel=1e-4)
         logits = outputs["label"][n]
-        right = labels[n].item()
-        expected = 0 if right < 0 else math.log(np.exp(logits - logits[right]).sum())
+        right = wanted["label"][n].argmax()
+        expected = math.log(np.exp(logits - logits[right]).sum()) if known[n] else 0
         assert wrong["label"].loss[n].item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
@@ -107,13 +109,12 @@ def test_a_masked_input_is_not_seen(config):
     learner = Learner(module, {"image": Objective(), "audio": Objective(), "label": Objective()})
     inputs = random_inputs(config, 2, label=True)
     other = {**inputs, "image": 1 - inputs["image"]}
-    labels = torch.tensor([0, 1])
     masked = {"image": torch.tensor([True, False])}
     none = {"image": torch.tensor([False, False])}
-    ours, theirs = (learner(x, masked, {}, labels)["audio"].loss for x in (inputs, other))
+    ours, theirs = (learner(x, masked, {}, {})["audio"].loss for x in (inputs, other))
     assert ours[0] == theirs[0]
     assert ours[1] != theirs[1]
-    assert learner(inputs, none, {}, labels)["audio"].loss[0] != ours[0]
+    assert learner(inputs, none, {}, {})["audio"].loss[0] != ours[0]
 
 
 # ---- what is drawn at random
@@ -123,7 +124,8 @@ def test_masks_come_with_their_probabilities(config):
     shares = {"image": 0.3, "audio": 0.5, "label": 0.4}
     objectives = {name: Objective(mask=share) for name, share in shares.items()}
     many = 20_000
-    masked = draw_masks(7, torch.arange(many), torch.zeros(many).long(), objectives, config)
+    known = {"label": torch.ones(many, dtype=torch.bool)}
+    masked = draw_masks(7, torch.arange(many), known, objectives, config)
     seen = Counter(zip(*(masked[name].tolist() for name in shares), strict=True))
     for masks in itertools.product([False, True], repeat=3):
         chance = math.prod(
@@ -137,18 +139,19 @@ def test_masks_come_with_their_probabilities(config):
 
 def test_masks_belong_to_the_clip_and_not_to_who_asks(config):
     objectives = {name: Objective(mask=0.5) for name in config.modalities}
-    labels = torch.zeros(64).long()
-    every = draw_masks(1, torch.arange(64), labels, objectives, config)
+    known = {"label": torch.ones(64, dtype=torch.bool)}
+    every = draw_masks(1, torch.arange(64), known, objectives, config)
     order = torch.randperm(64)[:10]
-    some = draw_masks(1, order, labels[:10], objectives, config)
+    some = draw_masks(1, order, {"label": known["label"][:10]}, objectives, config)
     assert all(torch.equal(some[name], every[name][order]) for name in some)
-    other = draw_masks(2, torch.arange(64), labels, objectives, config)
+    other = draw_masks(2, torch.arange(64), known, objectives, config)
     assert any(not torch.equal(other[name], every[name]) for name in every)
 
 
 def test_a_clip_without_a_label_has_it_masked(config):
     objectives = {"image": Objective(), "audio": Objective(), "label": Objective()}
-    masked = draw_masks(0, torch.arange(3), torch.tensor([0, -1, 2]), objectives, config)
+    known = {"label": torch.tensor([True, False, True])}
+    masked = draw_masks(0, torch.arange(3), known, objectives, config)
     assert {name: m.tolist() for name, m in masked.items()} == {"label": [False, True, False]}
 
 
@@ -263,7 +266,7 @@ def test_recomputed_activations_give_the_same_gradients(config):
             lambda *_, calls=calls: calls.update(["forward"])
         )
         learner = Learner(module, {"image": Objective(loss="l2", points=0)}, recompute)
-        wrong = learner(inputs, {}, {}, torch.full((2,), -1))
+        wrong = learner(inputs, {}, {}, {})
         wrong["image"].loss.sum().backward()
         gradients.append([p.grad for p in module.parameters() if p.grad is not None])
         assert calls["forward"] == 1 + recompute
@@ -409,6 +412,7 @@ def test_a_new_modality_begins_anew_and_one_can_be_left_out(settings, config, tm
     depth = {
         "shape": [4, 16, 24], "channels": 1, "patch": [2, 8, 8], "output_patch": [2, 4, 4],
         "bands": 3, "resolution": [2, 2, 3], "embed": 8, "channel_axis": 1,
+        "media": "video", "rate": 25, "beside": "{stem}.depth.mp4",
     }  # fmt: skip
     changes = {"modalities": {"audio": False, "depth": depth}}
     model = replace(settings.model, start=str(tmp_path / "given"), config=changes)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import weights
-from .config import Config
+from .config import Config, Modality
 from .engine import Engine
 from .errors import PerceivioError
 from .model import InputError, MultimodalAutoencoder, Points
@@ -92,18 +92,23 @@ class Autoencoder:
 
     def classify(self, inputs: Mapping[str, Tensor], top: int = 5) -> list[list[Prediction]]:
         """The `top` most probable classes of each example, the label masked: B lists."""
-        name = self._classes()[0]
+        name = self._classes(None)[0]
         latents = self.encode({key: value for key, value in inputs.items() if key != name})
         return [self.predictions(row, top) for row in self.probabilities(latents)]
 
-    def probabilities(self, latents: Tensor) -> Tensor:
-        """Latents (B, N, D) -> probabilities of the classes (B, classes), float32"""
-        name = self._classes()[0]
+    def probabilities(self, latents: Tensor, name: str | None = None) -> Tensor:
+        """Latents (B, N, D) -> probabilities of the classes (B, classes), float32
+
+        name  of another set of classes than the clips' own
+        """
+        name = self._classes(name)[0]
         return self.decode(latents, {name: None})[name].float().softmax(-1)
 
-    def predictions(self, probabilities: Tensor, top: int = 5) -> list[Prediction]:
+    def predictions(
+        self, probabilities: Tensor, top: int = 5, name: str | None = None
+    ) -> list[Prediction]:
         """Probabilities (classes,) -> the `top` most probable classes, best first."""
-        modality = self._classes()[1]
+        modality = self._classes(name)[1]
         best = probabilities.topk(min(top, modality.channels))
         names = modality.names or tuple(map(str, range(modality.channels)))
         pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
@@ -116,7 +121,9 @@ class Autoencoder:
     def _own(self, values: Tensor) -> Tensor:
         return values.to(self.device, self.dtype)
 
-    def _classes(self):
+    def _classes(self, name: str | None) -> tuple[str, Modality]:
+        if name is not None:
+            return name, self.config.modalities[name]
         classes = self.config.classes()
         if classes is None:
             raise InputError("this model has no classes")

@@ -22,7 +22,7 @@ from .console import Json, Overwrite, aside, complain, plain, print_json, progre
 from .errors import PerceivioError
 
 if TYPE_CHECKING:
-    from .autoencoder import Autoencoder
+    from .autoencoder import Autoencoder, Prediction
     from .pipeline import Report
 
 BAD_INPUT = 2
@@ -278,6 +278,8 @@ def _decibels(value: float | None) -> str:
 
 
 def _print_reconstruction(report: Report) -> None:
+    from .pipeline import told_of
+
     _print_head(report)
     video, audio = report.video, report.audio
     if video.count:
@@ -290,20 +292,34 @@ def _print_reconstruction(report: Report) -> None:
             f"  sound    PSNR {_decibels(audio.psnr)}, SNR {_decibels(audio.snr)}"
             f"   (silence: {_decibels(audio.trivial_psnr)}, 0 dB)"
         )
+    for name, fidelity in report.beside.items():
+        figures = told_of(fidelity, report.media[name]).items()
+        told = [
+            f"R2 {value or 0:.3f}" if key == "r2" else f"{key[:-3].upper()} {_decibels(value)}"
+            for key, value in figures
+        ]
+        plain.print(f"  {escape(name):8} {', '.join(told)}")
     if report.classes:
-        named = ", ".join(f"{escape(c.name)} {c.probability:.1%}" for c in report.classes)
-        plain.print(f"  classes  {named}")
+        plain.print(f"  classes  {_named(report.classes)}")
+    for name, found in report.others.items():
+        plain.print(f"  {escape(name):8} {_named(found)}")
     pace = report.media_seconds / report.seconds if report.seconds else 0.0
     plain.print(f"  took     {report.seconds:.1f} s ({pace:.2g} x real time)")
-    plain.print(f"  wrote    {escape(str(report.written))}")
+    for path in (report.written, *report.written_beside.values()):
+        plain.print(f"  wrote    {escape(str(path))}")
+
+
+def _named(classes: list[Prediction]) -> str:
+    return ", ".join(f"{escape(c.name)} {c.probability:.1%}" for c in classes)
 
 
 def _print_classes(report: Report) -> None:
     _print_head(report)
-    rows = [(f"{w.start:7.2f} - {w.stop:.2f} s", w.classes) for w in report.windows]
-    for when, classes in [*rows, ("  whole file", report.classes)]:
-        named = ", ".join(f"{escape(c.name)} {c.probability:.1%}" for c in classes)
-        plain.print(f"  {when:18} {named}")
+    rows = [(f"{w.start:7.2f} - {w.stop:.2f} s", w) for w in report.windows]
+    for when, found in [*rows, ("  whole file", report)]:
+        told = [_named(found.classes)] if found.classes else []
+        told += [f"{escape(name)}: {_named(each)}" for name, each in found.others.items()]
+        plain.print(f"  {when:18} {'; '.join(told)}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -48,6 +48,14 @@ def index(
         float,
         Parameter(help="Seconds below which a clip is short.", validator=validators.Number(gte=0)),
     ] = 0.64,
+    config: Annotated[
+        str | None,
+        Parameter(
+            name=["--config", "-c"],
+            help="Settings of a training, as for `perceivio train`: the files beside clips that its"
+            " modalities are read from are looked for, and checked.",
+        ),
+    ] = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -62,7 +70,12 @@ def index(
     from .data import indexing
     from .data.store import Place
 
-    target = _free(Place.of(output), overwrite)
+    target, beside = _free(Place.of(output), overwrite), ()
+    if config is not None:
+        from .training.settings import read_settings
+        from .training.start import Declared
+
+        beside = Declared.by(read_settings(config)).config.beside()
     with progress(source) as advance:
         found, report = indexing.build(
             source,
@@ -70,6 +83,7 @@ def index(
             keep_silent=keep_silent,
             keep_short=keep_short,
             shortest=shortest,
+            beside=beside,
             threads=threads or indexing.THREADS,
             progress=advance,
         )
@@ -87,6 +101,11 @@ def index(
                 some = ", ".join(paths[: indexing.EXAMPLES])
                 more = ", ..." if len(paths) > indexing.EXAMPLES else ""
                 plain.print(f"  {what} {len(paths):7,} {reason:10}  {escape(some)}{more}")
+    for name, about in report.beside.items():
+        unfit = f", {len(about.unfit):,} cannot be used" if about.unfit else ""
+        plain.print(f"  {escape(name):8} {about.there:,} clips, {about.missing:,} have none{unfit}")
+        for line in about.unfit[: indexing.EXAMPLES]:
+            plain.print(f"           {escape(line)}")
     if report.others:
         plain.print(f"  {report.others:,} other files are no videos by their names")
     plain.print(f"  wrote    {escape(str(target))}")
@@ -150,9 +169,11 @@ def pack(
     if json:
         print_json({**report.to_dict(), "written": str(folder)})
         return 0
+    beside = f" and {report.beside:,} files beside them" if report.beside else ""
     before = f", {report.shards_before} of them from before" if report.shards_before else ""
     plain.print(
-        f"[bold]{escape(str(folder))}[/bold]  {report.clips:,} clips, {report.size / 1e6:,.1f} MB"
+        f"[bold]{escape(str(folder))}[/bold]  {report.clips:,} clips{beside},"
+        f" {report.size / 1e6:,.1f} MB"
         f" in {report.shards} shards{before}"
     )
     if report.failed:

@@ -134,7 +134,7 @@ def _run(
         return 0
     plain.print(f"[bold]{escape(str(output))}[/bold]  {result.step:,} steps")
     for name, value in figures.items():
-        unit = " dB" if name.endswith(("psnr", "snr")) else ""
+        unit = " dB" if "snr" in name else ""
         plain.print(f"  {name:12} {value:.4g}{unit}")
     plain.print(f"  wrote        {escape(str(result.model))}")
     return 0

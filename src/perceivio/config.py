@@ -11,9 +11,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from importlib import resources
 from math import prod
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -42,8 +44,12 @@ class Modality:
     query         learned channels of an output query, beside its position
     mean, std     what tokens subtract and divide by, and outputs multiply with and add again
     names         names of the classes; empty for a grid
-    media         which part of a media file this is
+    media         what of its file this is: "video", "audio", or "table": columns of numbers
     rate          grid points a second along the first dimension, for media
+    beside        name of the file that it is read from, beside the clip: "{stem}.depth.mp4", in
+                  which {stem} is the clip's name without its suffix; empty: the clip itself
+    columns       of a table: those that are its channels, in order
+    time          of a table: the column of seconds from the clip's start
     """
 
     shape: tuple[int, ...]
@@ -58,11 +64,14 @@ class Modality:
     mean: float = 0.0
     std: float = 1.0
     names: tuple[str, ...] = ()
-    media: Literal["video", "audio"] | None = None
+    media: Literal["video", "audio", "table"] | None = None
     rate: int | None = None
+    beside: str = ""
+    columns: tuple[str, ...] = ()
+    time: str = "time"
 
     def __post_init__(self) -> None:
-        for key in ("shape", "patch", "output_patch", "resolution", "names"):
+        for key in ("shape", "patch", "output_patch", "resolution", "names", "columns"):
             object.__setattr__(self, key, tuple(getattr(self, key)))
         dims = len(self.shape)
         if not dims == len(self.patch) == len(self.output_patch) == len(self.resolution):
@@ -82,12 +91,58 @@ class Modality:
             raise ConfigError(f"std must be positive, not {self.std}")
         if self.names and (dims or len(self.names) != self.channels):
             raise ConfigError(f"{len(self.names)} class names for {self.channels} classes")
-        if self.media == "video" and not (dims == 3 and self.channels == 3):
-            raise ConfigError("video has 3 dimensions (time, height, width) and 3 channels")
+        self._check_media(dims)
+        if self.beside:
+            self._check_beside()
+        elif self.columns or self.media == "table":
+            raise ConfigError('a table needs its file, such as beside = "{stem}.motion.csv"')
+
+    def _check_media(self, dims: int) -> None:
+        if self.media not in (None, "video", "audio", "table"):
+            raise ConfigError(f"media must be video, audio or table, not {self.media!r}")
+        colours = (1, 3) if self.beside else (3,)
+        if self.media == "video" and not (dims == 3 and self.channels in colours):
+            told = " or ".join(map(str, colours))
+            raise ConfigError(f"video has 3 dimensions (time, height, width) and {told} channels")
         if self.media == "audio" and not (dims == 1 and self.channels == 1):
             raise ConfigError("audio has 1 dimension (time) and 1 channel")
+        if self.media == "table" and not (dims == 1 and self.channels == len(self.columns)):
+            raise ConfigError(
+                f"a table has 1 dimension (time) and a channel for each of its columns:"
+                f" {len(self.columns)}, not {self.channels}"
+            )
         if self.media and not self.rate:
             raise ConfigError(f"a {self.media} modality needs its rate (grid points a second)")
+
+    def _check_beside(self) -> None:
+        """Raises ConfigError for a file name that says too little, or too much."""
+        name, suffix = self.beside, PurePosixPath(self.beside).suffix.lower()
+        rest = name.replace("{stem}", "", 1)
+        if rest == name or set(rest) & set("{}/\\") or not suffix:
+            raise ConfigError(
+                f'beside = "{name}" must be one name with {{stem}} and a suffix, in the clip\'s own'
+                ' folder, such as "{stem}.depth.mp4"'
+            )
+        if self.is_classes:
+            if self.media or suffix != ".txt" or not self.names:
+                raise ConfigError(
+                    f'beside = "{name}": classes are read from a .txt file, and need their names'
+                )
+        elif self.media is None:
+            raise ConfigError(f'beside = "{name}": media must be video, audio or table')
+        if self.media == "video" and rest.lower() == suffix:
+            raise ConfigError(f'beside = "{name}" would be the clip itself; "{{stem}}.depth.mp4"?')
+        if self.media == "table":
+            if suffix not in (".csv", ".parquet"):
+                raise ConfigError(f'beside = "{name}": a table is a .csv or a .parquet file')
+            if len({*self.columns, self.time}) != len(self.columns) + 1:
+                raise ConfigError(f"columns must differ from each other and from {self.time!r}")
+        elif self.columns:
+            raise ConfigError('columns are for media = "table"')
+
+    def file_beside(self, stem: str) -> str:
+        """The name of its file beside a clip that is called `stem`, without suffix."""
+        return self.beside.replace("{stem}", stem)
 
     @property
     def is_classes(self) -> bool:
@@ -135,8 +190,8 @@ class Modality:
         return (*self.shape[:axis], self.channels, *self.shape[axis:])
 
     @property
-    def seconds(self) -> float | None:
-        return self.shape[0] / self.rate if self.media and self.rate else None
+    def seconds(self) -> Fraction | None:
+        return Fraction(self.shape[0], self.rate) if self.media and self.rate else None
 
 
 @dataclass(frozen=True)
@@ -211,6 +266,7 @@ class Config:
                 raise ConfigError(f"{key} must be a whole number of at least 1")
         if self.input_padding < 0 or self.query_padding < 0:
             raise ConfigError("input_padding and query_padding cannot be negative")
+        self._check_beside()
         attended = {
             "encode": self.input_channels,
             "process": self.latent_channels,
@@ -220,6 +276,20 @@ class Config:
             attend: Attend = getattr(self, key)
             if attend.qk(channels) % attend.heads or attend.v(channels) % attend.heads:
                 raise ConfigError(f"{key}: {attend.heads} heads do not divide its channels")
+
+    def _check_beside(self) -> None:
+        """Raises ConfigError for a file beside the clip that is not read for as long as it."""
+        main = self.media("video") or self.media("audio")
+        if "label" in self.modalities and self.modalities["label"].beside:
+            raise ConfigError("label is what clips' own classes are called; name those of a file")
+        for name, modality in self.beside():
+            if main and modality.seconds and modality.seconds != main[1].seconds:
+                clip = main[1].seconds or Fraction(0)
+                raise ConfigError(
+                    f"{name}: {modality.shape[0]} points at {modality.rate}/s last"
+                    f" {float(modality.seconds):g} s, and the clip {float(clip):g} s, which is"
+                    f" {float(clip * (modality.rate or 0)):g} points"
+                )
 
     @property
     def input_channels(self) -> int:
@@ -239,31 +309,45 @@ class Config:
         return sum(m.tokens for m in self.modalities.values())
 
     def media(self, kind: Literal["video", "audio"]) -> tuple[str, Modality] | None:
-        """Name and declaration of the modality that is this part of a media file, if any."""
+        """Name and declaration of the modality that is this part of the clip itself, if any."""
         for name, modality in self.modalities.items():
-            if modality.media == kind:
+            if modality.media == kind and not modality.beside:
                 return name, modality
         return None
 
     def classes(self) -> tuple[str, Modality] | None:
-        """Name and declaration of the first set of classes, if any."""
-        for name, modality in self.modalities.items():
-            if modality.is_classes:
-                return name, modality
-        return None
+        """Name and declaration of the clips' own classes, if any: those of folders or annotations.
+
+        Sets that are read from a file beside the clip are others; of several that are not, the
+        one named "label".
+        """
+        own = {k: m for k, m in self.modalities.items() if m.is_classes and not m.beside}
+        name = "label" if "label" in own else next(iter(own), None)
+        return None if name is None else (name, own[name])
+
+    def class_sets(self) -> tuple[str, ...]:
+        """Names of all sets of classes, the clips' own first."""
+        own = self.classes()
+        names = [name for name, m in self.modalities.items() if m.is_classes]
+        return tuple(sorted(names, key=lambda name: own is None or name != own[0]))
+
+    def beside(self) -> tuple[tuple[str, Modality], ...]:
+        """Names and declarations of the modalities that are read from files beside the clip."""
+        return tuple((name, m) for name, m in self.modalities.items() if m.beside)
 
     def compression(self) -> dict[str, float]:
         """The three ratios that are called the compression of this model.
 
         paper   tokens of its widest grid x C over N x D: how the paper's 88x, 176x, 352x come out
         values  values of a clip over N x D
-        bits    bits of a clip (8 a pixel value, 16 a sample) over 32 bits a latent number
+        bits    bits of a clip (8 a pixel value, 16 a sample, 32 a number of a table) over 32 bits
+                a latent number
         """
         size = self.latents * self.latent_channels
         modalities = self.modalities.values()
         values = sum(prod(m.value_shape) for m in modalities)
         bits = sum(
-            prod(m.value_shape) * (16 if m.media == "audio" else 8)
+            prod(m.value_shape) * {"audio": 16, "table": 32}.get(m.media or "", 8)
             for m in modalities
             if not m.is_classes
         )

@@ -86,6 +86,8 @@ def finish(layer: CrossAttend | SelfAttend, x: Tensor, maps: Maps) -> Tensor:
 
 def attention(layer: Attention, queries: Tensor, attended: Tensor, maps: Maps) -> Tensor:
     """(B or 1, Q, C_q), (B, K, C_k) -> (B, Q, C_q)"""
+    if _are_few(layer, queries, attended):
+        return _of_few(layer, queries, attended)
 
     def split(part: Linear, x: Tensor) -> Tensor:  # B x n x (heads c) -> B x heads x n x c
         return linear(x, *maps(part)).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
@@ -93,6 +95,27 @@ def attention(layer: Attention, queries: Tensor, attended: Tensor, maps: Maps) -
     q, k, v = split(layer.query, queries), split(layer.key, attended), split(layer.value, attended)
     gathered = _gathered(q.expand(len(attended), -1, -1, -1), k, v)
     return linear(gathered.transpose(1, 2).flatten(-2), *maps(layer.output))
+
+
+def _are_few(layer: Attention, queries: Tensor, attended: Tensor) -> bool:
+    """Whether queries are so few that keys and values are not worth making."""
+    (rows, channels), count = attended.shape[1:], queries.shape[1]
+    both = layer.key.out_features + layer.value.out_features
+    plain = rows * both * (channels + count)
+    few = count * channels * (both + 2 * layer.heads * rows)
+    return not torch.is_grad_enabled() and 2 * few < plain
+
+
+def _of_few(layer: Attention, queries: Tensor, attended: Tensor) -> Tensor:
+    """q . (W k) = (W^T q) . k, and values are mapped when they have been gathered. The softmax
+    cancels what the key bias adds; its weights sum to 1, so the value bias passes through."""
+    heads = layer.heads
+    q = layer.query(queries).unflatten(-1, (heads, -1)).transpose(1, 2)  # B x H x Q x c
+    key, value = (part.weight.unflatten(0, (heads, -1)) for part in (layer.key, layer.value))
+    scores = (q @ key).flatten(1, 2) @ attended.mT * q.shape[-1] ** -0.5  # B x H Q x K
+    gathered = (scores.softmax(-1) @ attended).unflatten(1, (heads, -1))
+    values = (gathered @ value.mT).transpose(1, 2).flatten(-2) + layer.value.bias
+    return layer.output(values)
 
 
 def _gathered(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -112,7 +112,8 @@ class MediaReader:
     surround left and right weigh 1, the centre 1.41, the surrounds 0.71, and LFE is left out.
 
     `notes` says in words what was missing and replaced, `losses` counts what was damaged; both
-    are complete once everything was read. Raises MediaError as `probe` does, and where there is
+    are complete once everything was read. `lead` is by how many seconds the clock starts before
+    the first frame. Raises MediaError as `probe` does, and where there is
     nothing to read from `start` on.
     """
 
@@ -129,6 +130,7 @@ class MediaReader:
         self.info, self._clock = _inspect(Path(path))
         self.notes: list[str] = []
         self.losses = Losses()
+        self.lead = Fraction(0)
         self._frame_rate = None if frame_rate is None else exact(frame_rate)
         self._sample_rate = sample_rate
         self._start = exact(start)
@@ -147,7 +149,8 @@ class MediaReader:
 
         early = self._clock.origin - self._clock.first
         if self._has_frames and self._frame_rate and 0 < early <= FORWARD:
-            self._clock.origin -= math.floor(early * self._frame_rate) / self._frame_rate
+            self.lead = math.floor(early * self._frame_rate) / self._frame_rate
+            self._clock.origin -= self.lead
 
         self._frames = self._grid_frames() if self._has_frames else _nothing()
         self._frames_given = 0

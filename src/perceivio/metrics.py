@@ -62,5 +62,10 @@ class Fidelity:
         """None where there is no signal, as in silence."""
         return decibels(self.energy / self.error) if self.energy and self.error else None
 
+    @property
+    def explained(self) -> float | None:
+        """R2, the share of the trivial answer's error that is gone: 1 for no error at all."""
+        return 1 - self.error / self.trivial if self.trivial else None
+
     def _over_count(self, total: float) -> float | None:
         return decibels(self.count / total) if self.count and total else None

@@ -6,6 +6,7 @@ the one before, and measured and written a few behind, each of the three in a th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,13 +20,16 @@ import torch
 from torch import Tensor
 
 from .autoencoder import Autoencoder, Prediction, load
-from .clips import ClipFormat, Rejoin, Window, Windows, read_windows, resize, shown_size
-from .clips import side_by_side as beside
+from .beside_writer import BesideWriter, names_beside, time_first
+from .clip_format import ClipFormat
+from .clips import Rejoin, Window, Windows, read_windows
 from .config import Config, preset
 from .errors import PerceivioError
 from .media import MediaInfo, probe
 from .metrics import Fidelity
 from .overlap import Behind, ahead
+from .pictures import resize, shown_size
+from .pictures import side_by_side as both
 from .writer import MediaWriter
 
 OVERLAP = 2  # frames of 16; chosen by `python -m recipes.seams`, see docs/log.md
@@ -37,13 +41,16 @@ Progress = Callable[[float, float], None]  # seconds done, seconds in all (0: un
 
 @dataclass
 class WindowReport:
-    """What is said of one window: times in seconds, its figures, its best classes."""
+    """What is said of one window: times in seconds, its figures, its best classes; `beside` and
+    `others` as in `Report`."""
 
     start: float
     stop: float
-    video: Fidelity
-    audio: Fidelity
-    classes: list[Prediction]
+    video: Fidelity = field(default_factory=Fidelity)
+    audio: Fidelity = field(default_factory=Fidelity)
+    classes: list[Prediction] = field(default_factory=list)
+    beside: dict[str, Fidelity] = field(default_factory=dict)
+    others: dict[str, list[Prediction]] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,6 +63,10 @@ class Report:
     video     sums over the picture, at the model's resolution, before the output is compressed
     audio     the same over the sound, at the model's rate
     classes   most probable classes: probabilities averaged over the windows
+    beside    sums over each grid that is read from a file beside, where there was something to
+              compare with; `written_beside` are the files that were written for them, `media`
+              says of what kind they are
+    others    most probable classes of other sets than the clips' own
     notes     what was missing and replaced, in words
     lost      packets that could not be decoded, and seconds of them
     """
@@ -68,45 +79,61 @@ class Report:
     video: Fidelity = field(default_factory=Fidelity)
     audio: Fidelity = field(default_factory=Fidelity)
     classes: list[Prediction] = field(default_factory=list)
+    beside: dict[str, Fidelity] = field(default_factory=dict)
+    written_beside: dict[str, Path] = field(default_factory=dict)
+    media: dict[str, str] = field(default_factory=dict)
+    others: dict[str, list[Prediction]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lost: tuple[int, float] = (0, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; a figure that says nothing is null."""
 
-        def figures(video: Fidelity, audio: Fidelity) -> dict[str, Any]:
-            return {
+        def figures(about: Report | WindowReport) -> dict[str, Any]:
+            video, audio = about.video, about.audio
+            found: dict[str, Any] = {
                 "video_psnr_db": video.psnr,
                 "mean_colour_psnr_db": video.trivial_psnr,
                 "audio_psnr_db": audio.psnr,
                 "silence_psnr_db": audio.trivial_psnr,
                 "audio_snr_db": audio.snr,
             }
+            if self.written_beside:
+                found["beside"] = {
+                    name: told_of(fidelity, self.media[name])
+                    for name, fidelity in about.beside.items()
+                }
+            return found if self.written else {}
 
-        def classes(predictions: list[Prediction]) -> list[dict[str, Any]]:
-            return [prediction._asdict() for prediction in predictions]
+        def classes(about: Report | WindowReport) -> dict[str, Any]:
+            plain = {name: [p._asdict() for p in found] for name, found in about.others.items()}
+            others = {"other_classes": plain} if plain else {}
+            return {"classes": [p._asdict() for p in about.classes], **others}
 
         return {
             "file": str(self.info.path),
             "kind": self.info.kind,
             "written": str(self.written) if self.written else None,
-            **(figures(self.video, self.audio) if self.written else {}),
-            "classes": classes(self.classes),
+            **({"written_beside": _texts(self.written_beside)} if self.written_beside else {}),
+            **figures(self),
+            **classes(self),
             "seconds_taken": self.seconds,
             "media_seconds": self.media_seconds,
             "notes": self.notes,
             "lost_packets": self.lost[0],
             "lost_seconds": self.lost[1],
             "windows": [
-                {
-                    "start": w.start,
-                    "stop": w.stop,
-                    **(figures(w.video, w.audio) if self.written else {}),
-                    "classes": classes(w.classes),
-                }
-                for w in self.windows
+                {"start": w.start, "stop": w.stop, **figures(w), **classes(w)} for w in self.windows
             ],
         }
+
+
+def told_of(fidelity: Fidelity, media: str) -> dict[str, float | None]:
+    """The figures that say something about a grid of this kind, by name; None for silence."""
+    if media == "table":
+        return {"r2": fidelity.explained}
+    psnr = {"psnr_db": fidelity.psnr}
+    return {**psnr, "snr_db": fidelity.snr} if media == "audio" else psnr
 
 
 def clip_format(config: Config) -> ClipFormat:
@@ -115,16 +142,20 @@ def clip_format(config: Config) -> ClipFormat:
     if video is None and audio is None:
         raise PerceivioError("this model takes neither picture nor sound of a media file")
     frames, height, width = video[1].shape if video else (0, 0, 0)
-    return ClipFormat(
-        frames=frames,
-        height=height,
-        width=width,
-        frame_rate=(video[1].rate if video else None) or 0,
-        samples=audio[1].shape[0] if audio else 0,
-        sample_rate=(audio[1].rate if audio else None) or 0,
-        image_name=video[0] if video else "",
-        audio_name=audio[0] if audio else "",
-    )
+    try:
+        return ClipFormat(
+            frames=frames,
+            height=height,
+            width=width,
+            frame_rate=(video[1].rate if video else None) or 0,
+            samples=audio[1].shape[0] if audio else 0,
+            sample_rate=(audio[1].rate if audio else None) or 0,
+            image_name=video[0] if video else "",
+            audio_name=audio[0] if audio else "",
+            beside=config.beside(),
+        )
+    except ValueError as error:
+        raise PerceivioError(f"picture and sound must last equally long: {error}") from error
 
 
 def read(
@@ -142,6 +173,7 @@ def read(
     overlap   frames that a window shares with the one before it
 
     Iterate over it once: each `Window` has `.inputs` for `model.encode`, `.start` and `.stop`.
+    Grids that are declared to be in files beside it are among them where these files are there.
     Raises MediaError, in one line, for what cannot be read.
     """
     return read_windows(path, clip_format(_config(model)), start, duration, overlap)
@@ -160,8 +192,9 @@ def write(
     outputs   whole modalities of one clip, or pairs of a window and its outputs in the order in
               which `read` gave the windows (`overlap` must be the same)
 
-    The suffix of `path` chooses the clip. It appears when it is whole; Raises MediaError where
-    it exists and `overwrite` is not set, or cannot be written.
+    The suffix of `path` chooses the clip. What is declared to be in files beside it is written
+    beside it. Each file appears when it is whole. Raises MediaError where one exists and
+    `overwrite` is not set, or cannot be written.
     """
     clip = clip_format(_config(model))
     if isinstance(outputs, Mapping):
@@ -174,14 +207,48 @@ def write(
         raise PerceivioError(f"{path}: there was nothing to write")
     shape = (clip.height, clip.width) if clip.image_name in first[1] else None
     rate = clip.sample_rate if clip.audio_name in first[1] else None
-    rejoin = Rejoin(clip, overlap)
-    with MediaWriter(path, clip.frame_rate, shape, rate, overwrite) as writer:
+    rejoin, height = Rejoin(clip, overlap), clip.height or SHOWN
+    beside = {k: v for k, v in names_beside(Path(path), clip).items() if k in first[1]}
+    with contextlib.ExitStack() as files:
+        writer = MediaWriter(path, clip.frame_rate, shape, rate, overwrite)
+        writers = _open_beside(files, writer, beside, clip, height, overwrite)
+
+        def put(stretch: Mapping[str, Tensor]) -> None:
+            writer.write(stretch.get(clip.image_name), stretch.get(clip.audio_name))
+            for name, each in writers.items():
+                each.write(stretch[name])
+
         for window, values in chain([first], pairs):
-            image = _first(values.get(clip.image_name))
-            sound = _first(values.get(clip.audio_name))
-            writer.write(*rejoin.add(window, image, None if sound is None else sound[:, 0]))
-        writer.write(*rejoin.finish())
+            grids = {name: _one(v) for name, v in values.items() if name in rejoin.points}
+            put(rejoin.add(window, {name: _in_time(v, name, clip) for name, v in grids.items()}))
+        put(rejoin.finish())
     return Path(path)
+
+
+def _open_beside(
+    files: contextlib.ExitStack,
+    writer: MediaWriter,
+    paths: Mapping[str, Path],
+    clip: ClipFormat,
+    height: int,
+    overwrite: bool,
+) -> dict[str, BesideWriter]:
+    """Writers of what goes beside a clip; `files` closes them, and the clip's own."""
+    files.enter_context(writer)
+    declared = dict(clip.beside)
+    return {
+        name: files.enter_context(BesideWriter(path, declared[name], height, overwrite))
+        for name, path in paths.items()
+    }
+
+
+def _in_time(values: Tensor, name: str, clip: ClipFormat) -> Tensor:
+    """One clip's values of a modality with time as the first dimension; sound as samples (m,)."""
+    if name == clip.image_name:
+        return values
+    if name == clip.audio_name:
+        return values[:, 0]
+    return time_first(values, dict(clip.beside)[name])
 
 
 def default_output(name: str, info: MediaInfo, folder: Path | None = None) -> Path:
@@ -246,40 +313,52 @@ def reconstruct(
     windows = read_windows(
         source, clip, start, duration, overlap, keep_size=shape[0] if side_by_side else 0
     )
-    report = Report(info, written=target)
+    beside = names_beside(target, clip) if info.kind != "image" else {}
+    for path in beside.values():
+        if path.exists() and any(path.samefile(read) for read in windows.beside.paths):
+            raise PerceivioError(f"{path}: is an input itself; choose another name with -o")
+    media = {name: m.media or "" for name, m in clip.beside}
+    report = Report(info, written=target, written_beside=beside, media=media)
     frame_shape = shape
     if side_by_side:
         blank = torch.zeros(1, 3, *shape)
-        frame_shape = beside(blank, blank, shape[0]).shape[1:3]
-    writer = MediaWriter(
-        target,
-        clip.frame_rate,
-        frame_shape if has_picture else None,
-        clip.sample_rate if has_sound else None,
-        overwrite,
-    )
+        frame_shape = both(blank, blank, shape[0]).shape[1:3]
 
-    def finish(
-        window: Window, found: WindowReport, skip: tuple[int, int],
-        frames: Tensor | None, samples: Tensor | None,
-    ) -> None:  # fmt: skip
-        """Measure and write a stretch that begins so many frames and samples into its window."""
-        _measure(clip, found, window, *skip, frames, samples)
-        if frames is not None and len(frames):
-            if side_by_side:
-                assert window.originals is not None
-                originals = window.originals[skip[0] :][: len(frames)]
-                writer.write(beside(originals, frames, shape[0]))
-            else:
-                writer.write(resize(frames, *shape))
-        if samples is not None and has_sound:
-            writer.write(samples=samples)
+    with contextlib.ExitStack() as files:
+        writer = MediaWriter(
+            target,
+            clip.frame_rate,
+            frame_shape if has_picture else None,
+            clip.sample_rate if has_sound else None,
+            overwrite,
+        )
+        writers = _open_beside(files, writer, beside, clip, shape[0] or SHOWN, overwrite)
 
-    with writer, Behind() as behind:
-        for stretch in _answers(model, windows, overlap, report, top, progress, duration):
-            behind.do(partial(finish, *stretch))
+        def finish(stretch: _Stretch) -> None:
+            _measure(clip, stretch)
+            frames = stretch.values.get(clip.image_name)
+            if frames is not None and len(frames):
+                if side_by_side:
+                    assert stretch.window.originals is not None
+                    begin = stretch.begins[clip.image_name]
+                    originals = stretch.window.originals[begin:][: len(frames)]
+                    writer.write(both(originals, frames, shape[0]))
+                else:
+                    writer.write(resize(frames, *shape))
+            if has_sound and clip.audio_name in stretch.values:
+                writer.write(samples=stretch.values[clip.audio_name])
+            for name, each in writers.items():
+                each.write(stretch.values[name])
+
+        with Behind() as behind:
+            for stretch in _answers(
+                model, windows, tuple(beside), overlap, report, top, progress, duration
+            ):
+                behind.do(partial(finish, stretch))
     for found in report.windows:
         report.video, report.audio = report.video + found.video, report.audio + found.audio
+        for name, fidelity in found.beside.items():
+            report.beside[name] = report.beside.get(name, Fidelity()) + fidelity
     report.seconds = time.perf_counter() - began
     return report
 
@@ -295,39 +374,79 @@ def classify(
 ) -> Report:
     """The most probable classes of a media file: of each window, and of all together."""
     model = load(model) if isinstance(model, str) else model
+    if not model.config.class_sets():
+        raise PerceivioError("this model has no classes")
     windows = read_windows(source, clip_format(model.config), start, duration)
-    report = Report(windows.info)
+    report, classes = Report(windows.info), _Classes(model, top)
     began = time.perf_counter()
     total = _total(windows.info, start, duration)
-    summed = torch.zeros(())
     for window in ahead(windows):
-        probabilities = model.probabilities(model.encode(window.inputs))[0].cpu()
-        summed = summed + probabilities
-        best = model.predictions(probabilities, top)
-        report.windows.append(WindowReport(window.start, window.stop, Fidelity(), Fidelity(), best))
+        found = WindowReport(window.start, window.stop)
+        classes.tell(model.encode(window.inputs), found)
+        report.windows.append(found)
         if progress:
             progress(window.stop - start, total)
-    _conclude(report, windows, model, summed, top, start)
+    _conclude(report, windows, classes, start)
     report.seconds = time.perf_counter() - began
     return report
+
+
+class _Classes:
+    """Most probable classes of each window, and of all of them together, in every set."""
+
+    def __init__(self, model: Autoencoder, top: int) -> None:
+        self._model, self._top = model, top
+        self._summed = dict.fromkeys(model.config.class_sets(), torch.zeros(()))
+        self._count = 0
+
+    def tell(self, latents: Tensor, found: WindowReport) -> None:
+        self._count += 1
+        for name in self._summed:
+            probabilities = self._model.probabilities(latents, name)[0].cpu()
+            self._summed[name] = self._summed[name] + probabilities
+            self._put(found, name, probabilities)
+
+    def conclude(self, report: Report) -> None:
+        for name, probabilities in self._summed.items():
+            self._put(report, name, probabilities / self._count)
+
+    def _put(self, report: Report | WindowReport, name: str, probabilities: Tensor) -> None:
+        best = self._model.predictions(probabilities, self._top, name)
+        own = self._model.config.classes()
+        if own and own[0] == name:
+            report.classes = best
+        else:
+            report.others[name] = best
+
+
+@dataclass
+class _Stretch:
+    """What is finished of a file: values by modality, with time as the first dimension.
+
+    window  that holds their originals, and `found` the report of it
+    begins  point of the window that each modality's values begin with
+    """
+
+    window: Window
+    found: WindowReport
+    begins: dict[str, int]
+    values: dict[str, Tensor]
 
 
 def _answers(
     model: Autoencoder,
     windows: Windows,
+    beside: tuple[str, ...],
     overlap: int,
     report: Report,
     top: int,
     progress: Progress | None,
     duration: float | None,
-) -> Iterator[tuple[Window, WindowReport, tuple[int, int], Tensor | None, Tensor | None]]:
-    """Each finished stretch of frames (n, 3, H, W) and samples (m,): with the window that holds
-    its originals, the report of that window, and the frame and sample of it that it begins with.
-    Classes go into the report."""
+) -> Iterator[_Stretch]:
+    """Each finished stretch of what the file has and of the modalities `beside` it, whether or not
+    there is a file. Classes go into the report."""
     clip = clip_format(model.config)
-    classes = model.config.classes()
-    rejoin = Rejoin(clip, overlap)
-    summed = torch.zeros(())
+    rejoin, classes = Rejoin(clip, overlap), _Classes(model, top)
     last: Window | None = None
     first = 0.0
     for window in ahead(windows):
@@ -335,61 +454,57 @@ def _answers(
             first = window.start
         latents = model.encode(window.inputs)
         given = [name for name in (clip.image_name, clip.audio_name) if name in window.inputs]
-        outputs = model.decode(latents, dict.fromkeys(given))
-        outputs = {name: values[0].float().cpu() for name, values in outputs.items()}
-        image, sound = outputs.get(clip.image_name), outputs.get(clip.audio_name)
-        if image is not None:
-            image = image.clamp(0, 1)
-        if sound is not None:
-            sound = sound[:, 0].clamp(-1, 1)
-        found = WindowReport(window.start, window.stop, Fidelity(), Fidelity(), [])
-        if classes:
-            probabilities = model.probabilities(latents)[0].cpu()
-            summed = summed + probabilities
-            found.classes = model.predictions(probabilities, top)
+        outputs = model.decode(latents, dict.fromkeys([*given, *beside]))
+        values = {
+            name: _limited(_in_time(values[0].float().cpu(), name, clip), name, model.config)
+            for name, values in outputs.items()
+        }
+        found = WindowReport(window.start, window.stop)
+        classes.tell(latents, found)
         report.windows.append(found)
-        yield window, found, (0, 0), *rejoin.add(window, image, sound)
+        finished = rejoin.add(window, values)
+        yield _Stretch(window, found, dict.fromkeys(finished, 0), finished)
         last = window
         if progress:
             progress(window.stop - first, _total(windows.info, first, duration))
     if last is not None:
         # What the last window has left over begins where the next window would have begun.
-        here, then = clip.starts(0, overlap), clip.starts(1, overlap)
-        skip = then[0] - here[0], then[1] - here[1]
-        yield last, report.windows[-1], skip, *rejoin.finish()
-    _conclude(report, windows, model, summed, top, first)
+        finished = rejoin.finish()
+        begins = {name: rejoin.step(name) for name in finished}
+        yield _Stretch(last, report.windows[-1], begins, finished)
+    _conclude(report, windows, classes, first)
 
 
-def _measure(
-    clip: ClipFormat,
-    found: WindowReport,
-    window: Window,
-    skip_frames: int,
-    skip_samples: int,
-    frames: Tensor | None,
-    samples: Tensor | None,
-) -> None:
-    """Compare a finished stretch with the originals of its window, from where it begins."""
-    if frames is not None and len(frames):
-        wanted = window.inputs[clip.image_name][0, skip_frames:][: len(frames)]
-        found.video.add(wanted, frames, wanted.double().mean((0, 2, 3))[:, None, None])
-    if samples is not None and len(samples):
-        wanted = window.inputs[clip.audio_name][0, skip_samples:, 0][: len(samples)]
-        found.audio.add(wanted, samples)
+def _limited(values: Tensor, name: str, config: Config) -> Tensor:
+    """Within what a picture or a sound can be."""
+    media = config.modalities[name].media
+    least = {"video": 0.0, "audio": -1.0}.get(media or "")
+    return values if least is None else values.clamp(least, 1)
 
 
-def _conclude(
-    report: Report,
-    windows: Windows,
-    model: Autoencoder,
-    summed: Tensor,
-    top: int,
-    first: float,
-) -> None:
+def _measure(clip: ClipFormat, stretch: _Stretch) -> None:
+    """Compare a finished stretch with the originals of its window, where there are any."""
+    found, declared = stretch.found, dict(clip.beside)
+    for name, values in stretch.values.items():
+        if not len(values) or name not in stretch.window.inputs:
+            continue
+        wanted = _in_time(stretch.window.inputs[name][0], name, clip)
+        wanted = wanted[stretch.begins[name] :][: len(values)]
+        modality = declared.get(name)
+        if name == clip.audio_name:
+            found.audio.add(wanted, values)
+            continue
+        guess: Tensor | float = 0.0 if modality is None else modality.mean
+        if modality is None or modality.media == "video":
+            guess = wanted.double().mean((0, 2, 3))[:, None, None]
+        fidelity = found.beside.setdefault(name, Fidelity()) if modality else found.video
+        fidelity.add(wanted, values, guess)
+
+
+def _conclude(report: Report, windows: Windows, classes: _Classes, first: float) -> None:
     if not report.windows:
         raise PerceivioError(f"{windows.info.path}: holds nothing that could be read")
-    if model.config.classes():
-        report.classes = model.predictions(summed / len(report.windows), top)
+    classes.conclude(report)
     report.notes, report.lost = windows.notes, (windows.losses.packets, windows.losses.seconds)
     report.media_seconds = report.windows[-1].stop - first
 
@@ -401,7 +516,7 @@ def shown_shape(clip: ClipFormat, size: int | None) -> tuple[int, int]:
         return 0, 0
     if size is not None and not 16 <= size <= 4320:
         raise PerceivioError(f"--size {size}: choose 16 to 4320 pixels")
-    return shown_size(clip, size or clip.height * -(-SHOWN // clip.height))
+    return shown_size((clip.height, clip.width), size or clip.height * -(-SHOWN // clip.height))
 
 
 def default_overlap(clip: ClipFormat) -> int:
@@ -419,8 +534,12 @@ def _config(model: str | Config | Autoencoder) -> Config:
     return preset(model) if isinstance(model, str) else model
 
 
-def _first(values: Tensor | None) -> Tensor | None:
+def _one(values: Tensor) -> Tensor:
     """The only clip of a batch of one."""
-    if values is not None and len(values) != 1:
+    if len(values) != 1:
         raise PerceivioError(f"a file holds one clip, not a batch of {len(values)}")
-    return None if values is None else values[0].detach().float().cpu()
+    return values[0].detach().float().cpu()
+
+
+def _texts(paths: Mapping[str, Path]) -> dict[str, str]:
+    return {name: str(path) for name, path in paths.items()}

@@ -98,28 +98,17 @@ class MediaWriter:
         if size is None and sample_rate is None:
             raise ValueError("neither a picture nor sound to write")
         self._overwrite = overwrite
-        self._check_free()
-        folder = self.path.absolute().parent
-        if not folder.is_dir():
-            raise MediaError(f"{folder}: no such folder")
+        check_free(self.path, overwrite)
         self._size = size
         self._one_frame = target.container == "image2"
         self._frames = self._samples = 0
-        self._part = folder / f".{self.path.name[:100]}.{uuid.uuid4().hex[:8]}.part"
+        self._part = part_of(self.path)
         try:
             self._part.touch(exist_ok=False)
             self._open(target, frame_rate, sample_rate)
         except (FFmpegError, OSError, ValueError) as error:
             self._part.unlink(missing_ok=True)
             raise MediaError(f"{path}: cannot be written: {ffmpeg.reason(error)}") from error
-
-    def _check_free(self) -> None:
-        if self.path.is_dir():
-            raise MediaError(f"{self.path}: is a folder; name a file in it")
-        if self.path.exists() and not self._overwrite:
-            raise MediaError(
-                f"{self.path} already exists; add --overwrite or choose another name with -o"
-            )
 
     def _open(
         self, target: _Target, frame_rate: Fraction | float | None, sample_rate: int | None
@@ -224,10 +213,26 @@ class MediaWriter:
                 if stream is not None:
                     self._container.mux(stream.encode(None))
             self._container.close()
-            self._check_free()
+            check_free(self.path, self._overwrite)
             self._part.replace(self.path)
         except (FFmpegError, OSError) as error:
             raise MediaError(f"{self.path}: cannot be written: {ffmpeg.reason(error)}") from error
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raises MediaError where a file cannot appear, or must not."""
+    if path.is_dir():
+        raise MediaError(f"{path}: is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise MediaError(f"{path} already exists; add --overwrite or choose another name with -o")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise MediaError(f"{folder}: no such folder")
+
+
+def part_of(path: Path) -> Path:
+    """The hidden file beside `path` that it is written to until it is whole."""
+    return path.absolute().with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:8]}.part")
 
 
 def as_bytes(frames: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -3,7 +3,6 @@
     store.py      files on any store: list, read a range, write whole or not at all
     catalogue.py  what an index holds; Parquet in and out
     sources.py    a folder or Kinetics' annotations -> the clips that should be there
-    excerpt.py    a short span of a clip, decoding nothing that is not needed
     indexing.py   check every clip -> an index, and a report of what was left out
     packing.py    an index -> tar shards with byte ranges
     sheet.py      an index -> a contact sheet

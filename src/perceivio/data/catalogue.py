@@ -8,22 +8,39 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from .. import ffmpeg
+from ..beside import File
+from ..config import Modality
 from ..errors import MediaError, PerceivioError
 from .store import Place
 
-VERSION = 1
+VERSION = 2
+READ = (1, 2)  # versions; the first knew of no files beside clips
 METADATA = b"perceivio"  # key of our JSON in the Parquet file's metadata
 
 
 class DataError(PerceivioError):
     """A data set that cannot be read or written as asked."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A file beside a clip, whose modality a configuration declares.
+
+    path    as a clip's
+    size    bytes
+    offset  its first byte in the clip's shard; None for a file of its own
+    """
+
+    path: str
+    size: int
+    offset: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,7 @@ class Clip:
     has_audio, sample_rate  whether it has sound, and at how many Hz
     size          bytes of its file, or of its part of a shard
     shard, offset the shard it is packed in, and its first byte there; None for a file of its own
+    beside        files beside it that can be read as they were declared
     """
 
     path: str
@@ -55,8 +73,20 @@ class Clip:
     size: int
     shard: str | None = None
     offset: int | None = None
+    beside: tuple[Beside, ...] = ()
+
+    def __post_init__(self) -> None:
+        files = (b if isinstance(b, Beside) else Beside(**b) for b in self.beside or ())
+        object.__setattr__(self, "beside", tuple(files))
 
 
+BESIDE = pa.struct(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("offset", pa.int64()),
+    ]
+)
 COLUMNS = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -72,6 +102,7 @@ COLUMNS = pa.schema(
         pa.field("size", pa.int64(), nullable=False),
         pa.field("shard", pa.string()),
         pa.field("offset", pa.int64()),
+        pa.field("beside", pa.list_(BESIDE)),
     ]
 )
 
@@ -116,7 +147,7 @@ class Index:
         if told is None:
             raise DataError(f"{place}: not an index: made by another program")
         facts = json.loads(told)
-        if facts["version"] != VERSION:
+        if facts["version"] not in READ:
             raise DataError(f"{place}: made by another version; run `perceivio data index` again")
         if root is not None:
             home = Place.of(root)
@@ -124,6 +155,9 @@ class Index:
             home = place.parent / facts["root"]
         else:
             home = Place.of(facts["root"])
+        if facts["version"] == 1:
+            none = pa.nulls(len(table), COLUMNS.field("beside").type)
+            table = table.append_column("beside", none)
         return cls(home, tuple(facts["classes"]), table.select(COLUMNS.names).cast(COLUMNS))
 
     def write(self, place: Place) -> None:
@@ -160,14 +194,21 @@ class Index:
 
     def bytes_of(self, clip: Clip) -> bytes:
         """The clip's media file, whole. Raises MediaError where it cannot be read."""
+        return self._bytes(clip.shard, clip)
+
+    def bytes_beside(self, clip: Clip, file: Beside) -> bytes:
+        """One of the files beside the clip, whole. Raises MediaError where it cannot be read."""
+        return self._bytes(clip.shard, file)
+
+    def _bytes(self, shard: str | None, what: Clip | Beside) -> bytes:
         try:
-            if clip.shard is None:
-                return (self.root / clip.path).read()
-            data = (self.root / clip.shard).read(clip.offset or 0, clip.size)
+            if shard is None:
+                return (self.root / what.path).read()
+            data = (self.root / shard).read(what.offset or 0, what.size)
         except OSError as error:
-            raise MediaError(f"{clip.path}: cannot be read: {ffmpeg.reason(error)}") from error
-        if len(data) != clip.size:
-            raise MediaError(f"{clip.path}: {clip.shard} ends before the clip does")
+            raise MediaError(f"{what.path}: cannot be read: {ffmpeg.reason(error)}") from error
+        if len(data) != what.size:
+            raise MediaError(f"{what.path}: {shard} ends before it does")
         return data
 
     def open(self, clip: Clip) -> Any:
@@ -175,6 +216,26 @@ class Index:
         if clip.shard is not None:
             return ffmpeg.open_stream(io.BytesIO(self.bytes_of(clip)), clip.path)
         return open_file(self.root / clip.path)
+
+    def beside(self, clip: Clip, modality: Modality) -> File | None:
+        """The file beside the clip that the modality is read from, if there is one."""
+        wanted = path_beside(clip.path, modality)
+        file = next((file for file in clip.beside if file.path == wanted), None)
+        if file is None:
+            return None
+
+        def content() -> bytes:
+            return self.bytes_beside(clip, file)
+
+        if clip.shard is not None:
+            return File(wanted, lambda: ffmpeg.open_stream(io.BytesIO(content()), wanted), content)
+        return File(wanted, lambda: open_file(self.root / wanted), content)
+
+
+def path_beside(path: str, modality: Modality) -> str:
+    """Of the file that the modality is read from, beside the clip of this path."""
+    clip = PurePosixPath(path)
+    return str(clip.with_name(modality.file_beside(clip.stem)))
 
 
 def open_file(place: Place) -> Any:

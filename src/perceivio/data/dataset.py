@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset, Sampler
 
-from ..clips import ClipFormat, centre_crop
+from ..beside import as_values, open_beside
+from ..clip_format import ClipFormat
+from ..config import Modality
 from ..errors import MediaError
+from ..excerpt import read_excerpt
+from ..pictures import centre_crop, scaled
 from .catalogue import Clip, DataError, Index
-from .excerpt import read_excerpt
 
 log = logging.getLogger(__name__)
 
 NO_LABEL = -1
+PROBED = 16  # files of each kind beside clips that are looked at before a run
 TRIES = 10  # clips in a row that may fail before something else must be wrong
 
 
@@ -53,13 +58,16 @@ class ClipDataset(Dataset[dict[str, Any]]):
     An example is a dict of
         format.image_name   uint8 (T, 3, H, W); see `as_inputs`
         format.audio_name   float32 (S, 1); silence where the clip has no sound
+        "beside.NAME"       of each modality that is read from a file beside: see `as_inputs`
+        "known"             bool, one for each of these: whether it is there; without them, no key
         "label"             class index, or -1
         "row"               of the clip that is shown
         "failures"          clips that failed before it: 0 where "row" is the one asked for
 
     A clip that cannot be read is logged, and replaced by one drawn from the same key: summed over
     batches, "failures" is the exact count. Raises MediaError only when ten in a row fail, and
-    DataError at once for labels that `classes` does not have.
+    DataError at once for labels that `classes` does not have. A file beside a clip that cannot be
+    read is logged, and counts as not there.
     """
 
     def __init__(
@@ -113,25 +121,58 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if len({frame.shape for frame in frames}) > 1:
             raise MediaError("its picture changes its size")
         height, width = frames[0].shape[:2]
+        crop, flip = None, False
         if self.augment is None:
-            flip = False
             frames = [centre_crop(frame, wanted.height, wanted.width) for frame in frames]
         else:
             aspect = wanted.width / wanted.height
             top, left, crop_height, crop_width = random_crop(
                 height, width, aspect, self.augment, random
             )
-            flip = random.random() < self.augment.flip
-            frames = [f[top : top + crop_height, left : left + crop_width] for f in frames]
+            flip = bool(random.random() < self.augment.flip)
+            place = (top, left, crop_height, crop_width)
+            crop = _Crop((height, width), place, (wanted.height, wanted.width))
+            frames = [crop(frame) for frame in frames]
         example: dict[str, Any] = {
-            wanted.image_name: pictures(frames, wanted.height, wanted.width, flip),
+            wanted.image_name: scaled(frames, wanted.height, wanted.width, flip),
             "label": NO_LABEL if clip.label is None else self._class_index[clip.label],
         }
         if wanted.samples:
             silent = np.zeros(wanted.samples, np.float32)
             heard = torch.from_numpy(silent if sound is None else sound)
             example[wanted.audio_name] = heard[:, None]
+        if wanted.beside:
+            known = []
+            stop = min(start + wanted.seconds, Fraction(clip.duration))
+            for name, modality in wanted.beside:
+                values = self._beside(clip, name, modality, start, stop, crop, flip)
+                known.append(values is not None)
+                example[f"beside.{name}"] = _nothing(modality) if values is None else values
+            example["known"] = torch.tensor(known)
         return example
+
+    def _beside(
+        self,
+        clip: Clip,
+        name: str,
+        modality: Modality,
+        start: Fraction,
+        stop: Fraction,
+        crop: _Crop | None,
+        flip: bool,
+    ) -> torch.Tensor | None:
+        """What a file beside the clip says of its window, if there is one that can be read."""
+        file = self.index.beside(clip, modality)
+        if file is None:
+            return None
+        shape = (self.format.height, self.format.width)
+        alike = modality.media == "video" and same_aspect(modality.shape[1:], shape)
+        try:
+            companion = open_beside(modality, file)
+            return companion.read(start, stop, crop if alike else None, flip)
+        except Exception as error:  # as damaged clips do, it may raise anything
+            log.warning("%s left out: %s: %s", name, type(error).__name__, error)
+            return None
 
     def _start(self, clip: Clip, random: np.random.Generator) -> Fraction:
         """Where the window begins, in seconds: on a whole sample, or a 48,000th."""
@@ -139,6 +180,25 @@ class ClipDataset(Dataset[dict[str, Any]]):
         latest = max(0, math.floor((clip.duration - self.format.seconds) * grid))
         at = latest // 2 if self.augment is None else int(random.integers(latest + 1))
         return Fraction(at, grid)
+
+
+def check_beside(index: Index, format: ClipFormat) -> None:
+    """Look whether there are files beside clips for all that is declared, and whether some of them
+    are what it says.
+
+    Raises DataError where there are none, and MediaError for one that is something else.
+    """
+    order = np.random.default_rng(0).permutation(len(index)).tolist()
+    for name, modality in format.beside:
+        files = (index.beside(index[row], modality) for row in order)
+        found = list(islice((file for file in files if file is not None), PROBED))
+        if not found:
+            raise DataError(
+                f"the index knows no file {modality.beside} for {name}; make it with `perceivio"
+                " data index --config`, and the configuration you train with"
+            )
+        for file in found:
+            open_beside(modality, file).read(Fraction(0), Fraction(0))
 
 
 class Epochs(Sampler[tuple[int, int]]):
@@ -176,20 +236,58 @@ def random_crop(
     return top, left, crop_height, crop_width
 
 
-def pictures(frames: Sequence[np.ndarray], height: int, width: int, flip: bool) -> torch.Tensor:
-    """uint8 (T, 3, height, width) from equal uint8 (H, W, 3): bicubic, with antialiasing."""
-    stack = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-    if stack.shape[2:] != (height, width):
-        # On bytes whose channels lie together, torch has its fast kernel.
-        stack = F.interpolate(stack, (height, width), mode="bicubic", antialias=True)
-    return (stack.flip(3) if flip else stack).contiguous()
+@dataclass(frozen=True)
+class _Crop:
+    """A crop of the clip's picture, for that of a file beside it too: of one aspect, both show the
+    same, at whatever size; of another, it is another view, and the largest middle part is taken.
+
+    full    (height, width) of the clip's picture
+    place   top, left, height, width of the crop in it
+    wanted  (height, width) that it is scaled to
+    """
+
+    full: tuple[int, int]
+    place: tuple[int, int, int, int]
+    wanted: tuple[int, int]
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        if not same_aspect(frame.shape, self.full):
+            return centre_crop(frame, *self.wanted)
+        down, across = (n / m for n, m in zip(frame.shape[:2], self.full, strict=True))
+        top, left, height, width = self.place
+        first = round(top * down), round(left * across)
+        last = round((top + height) * down), round((left + width) * across)
+        return frame[first[0] : max(first[0] + 1, last[0]), first[1] : max(first[1] + 1, last[1])]
+
+
+def same_aspect(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Of two shapes (height, width), but for what rounding sizes to pixels does."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) < 0.02
+
+
+def _nothing(modality: Modality) -> torch.Tensor:
+    """What stands for a file that is not there; it is masked, and no loss counts it."""
+    if modality.is_classes:
+        return torch.tensor(0)
+    kind = torch.uint8 if modality.media == "video" else torch.float32
+    return torch.zeros(modality.value_shape, dtype=kind)
+
+
+def present(batch: dict[str, Any], format: ClipFormat) -> dict[str, torch.Tensor]:
+    """Which clips of a collated batch have the label, and what is read from files beside them:
+    (B,) booleans by modality, those of the label as "label"."""
+    found = {"label": batch["label"] != NO_LABEL}
+    for n, (name, _) in enumerate(format.beside):
+        found[name] = batch["known"][:, n]
+    return found
 
 
 def as_inputs(batch: dict[str, Any], format: ClipFormat, classes: int) -> dict[str, torch.Tensor]:
     """A collated batch as a model's inputs, on whatever device it is.
 
     Pictures become float32 (B, T, 3, H, W) in [0, 1], labels one-hot float32 (B, classes); the row
-    of a clip without a label is all zeros.
+    of a clip without a label is all zeros. Modalities of files beside have the shapes they are
+    declared with; for what is not there, see `present`.
     """
     inputs = {format.image_name: batch[format.image_name].float() / 255}
     if format.samples:
@@ -197,4 +295,11 @@ def as_inputs(batch: dict[str, Any], format: ClipFormat, classes: int) -> dict[s
     labels = batch["label"]
     one_hot = F.one_hot(labels.clamp(min=0), classes).float()
     inputs["label"] = one_hot * (labels >= 0)[:, None]
+    for n, (name, modality) in enumerate(format.beside):
+        values = batch[f"beside.{name}"]
+        if modality.is_classes:
+            one_hot = F.one_hot(values, modality.channels).float()
+            inputs[name] = one_hot * batch["known"][:, n, None]
+        else:
+            inputs[name] = as_values(values, modality)
     return inputs

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal, get_args
 
 import av
@@ -14,10 +16,13 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
 from .. import ffmpeg
+from ..beside import File, open_beside
+from ..config import Modality
+from ..errors import PerceivioError
+from ..excerpt import origin, packets, time_of
 from ..ffmpeg import Losses
 from ..overlap import several_ahead
-from .catalogue import Clip, DataError, Index, open_file
-from .excerpt import origin, packets, time_of
+from .catalogue import Clip, DataError, Index, open_file, path_beside
 from .sources import Candidate, of_folder, of_kinetics
 from .store import Place
 
@@ -41,6 +46,16 @@ class UnfitError(Exception):
 
 
 @dataclass
+class BesideReport:
+    """Clips that have a modality's file, and that have none; why some files cannot be used, a line
+    for each."""
+
+    there: int = 0
+    missing: int = 0
+    unfit: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Report:
     """What was found.
 
@@ -49,6 +64,7 @@ class Report:
     left_out                  paths of clips that were left out, by reason
     kept                      paths of clips that are silent or too short and were kept, by reason
     others                    files in the folder that are no video by their name
+    beside                    what was found of each modality that is read from files beside clips
     """
 
     clips: int = 0
@@ -58,6 +74,7 @@ class Report:
     left_out: dict[Reason, list[str]] = field(default_factory=dict)
     kept: dict[Reason, list[str]] = field(default_factory=dict)
     others: int = 0
+    beside: dict[str, BesideReport] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: counts, and a few names for each reason."""
@@ -70,6 +87,10 @@ class Report:
             "kept": {reason: len(paths) for reason, paths in self.kept.items()},
             "other_files": self.others,
             "examples": {reason: paths[:EXAMPLES] for reason, paths in self.left_out.items()},
+            "beside": {
+                name: {**dataclasses.asdict(found), "unfit": len(found.unfit)}
+                for name, found in self.beside.items()
+            },
         }
 
 
@@ -91,6 +112,7 @@ def build(
     keep_silent: bool = False,
     keep_short: bool = False,
     shortest: float = SHORTEST,
+    beside: Sequence[tuple[str, Modality]] = (),
     threads: int = THREADS,
     progress: Progress = lambda done, total: None,
 ) -> tuple[Index, Report]:
@@ -98,47 +120,62 @@ def build(
 
     root      folder in which the clips of a CSV are; None: the CSV's own
     shortest  seconds; a clip below is too short
+    beside    names and declarations of what is read from files beside clips; files that are not
+              what they are declared to be are counted, and the clip is kept without them
 
     A bad clip is counted and left out, whatever is wrong with it; silent and short ones can be
     kept. Raises DataError where not one good clip is left, and for a bad folder or CSV.
     """
-    place, others = Place.of(source), 0
+    place, others, declared = Place.of(source), 0, [modality for _, modality in beside]
     if place.name.lower().endswith(".csv"):
         home = place.parent if root is None else Place.of(root)
-        candidates = of_kinetics(place, home)
+        candidates = of_kinetics(place, home, declared)
     else:
         if root is not None:
             raise DataError("--root is for the clips of a CSV; a folder is its own root")
         home = place
-        candidates, others = of_folder(place)
+        candidates, others = of_folder(place, declared)
     tolerated: set[Reason] = set()
     if keep_silent:
         tolerated.add("silent")
     if keep_short:
         tolerated.add("too short")
 
-    def check(candidate: Candidate) -> tuple[Facts | None, list[Reason]]:
-        """What the clip holds, if it can be told, and what is wrong with it."""
+    def check(candidate: Candidate) -> tuple[Facts | None, list[Reason], dict[str, str]]:
+        """What the clip holds, if it can be told, what is wrong with it, and what with files
+        beside it, by modality: "" where there is none."""
         try:
             facts = look(home, candidate)
         except UnfitError as error:
-            return None, [error.reason]
+            return None, [error.reason], {}
         flaws: list[Reason] = []
         if facts.sample_rate is None:
             flaws.append("silent")
         if facts.duration < shortest:
             flaws.append("too short")
-        return facts, flaws
+        return facts, flaws, troubles(home, candidate, beside)
 
     report, clips = Report(others=others), []
     checked = several_ahead(check, candidates, threads)
-    for done, (candidate, (facts, flaws)) in enumerate(zip(candidates, checked, strict=True), 1):
+    report.beside = {name: BesideReport() for name, _ in beside}
+    for done, (candidate, (facts, flaws, bad)) in enumerate(
+        zip(candidates, checked, strict=True), 1
+    ):
         progress(done, len(candidates))
         grave: list[Reason] = [flaw for flaw in flaws if flaw not in tolerated]
         if facts is None or grave:
             report.left_out.setdefault(grave[0], []).append(candidate.path)
             continue
-        clips.append(row(candidate, facts))
+        for name, found in report.beside.items():
+            if name not in bad:
+                found.there += 1
+            elif bad[name]:
+                found.unfit.append(bad[name])
+            else:
+                found.missing += 1
+        fit = {path_beside(candidate.path, m) for name, m in beside if name not in bad}
+        files = tuple(file for file in candidate.beside if file.path in fit)
+        clips.append(dataclasses.replace(row(candidate, facts), beside=files))
         for flaw in flaws:
             report.kept.setdefault(flaw, []).append(candidate.path)
     if not clips:
@@ -164,6 +201,27 @@ def look(root: Place, candidate: Candidate) -> Facts:
         raise
     except Exception as error:  # damaged files raise anything, and none may stop the others
         raise UnfitError("corrupt") from error
+
+
+def troubles(
+    root: Place, candidate: Candidate, beside: Sequence[tuple[str, Modality]]
+) -> dict[str, str]:
+    """What is wrong with files beside a clip, by modality, in one line; "" where there is none."""
+    found, there = {}, {file.path for file in candidate.beside}
+    for name, modality in beside:
+        path = path_beside(candidate.path, modality)
+        if path not in there:
+            found[name] = ""
+            continue
+        place = root / path
+        try:
+            file = File(path, partial(open_file, place), place.read)
+            open_beside(modality, file).read(Fraction(0), Fraction(0))
+        except PerceivioError as error:
+            found[name] = str(error)
+        except Exception as error:  # damaged files raise anything
+            found[name] = f"{path}: cannot be read: {type(error).__name__}"
+    return found
 
 
 def examine(container: Any) -> Facts:

@@ -2,8 +2,9 @@
 
 A shard is a plain tar file, and what it holds says all about it: each clip is two members,
 `000000042.json` with its row of the index and `000000042.mp4`, numbered as in the index that was
-packed. The pack's own index tells the shard, the first byte and the size of each clip, so one
-read fetches it, from a disk as from an object store.
+packed, and behind them the files beside it that the index knows, as `000000042.depth.mp4`. The
+pack's own index tells the shard, the first byte and the size of each, so one read fetches it, from
+a disk as from an object store.
 
 Shards appear when they are whole. After a kill, packing reads which clips the finished shards
 hold and goes on behind them.
@@ -26,12 +27,12 @@ from typing import Any
 import pyarrow as pa
 
 from .. import ffmpeg
-from ..clips import resize
 from ..errors import MediaError
 from ..media import MediaReader
 from ..overlap import several_ahead
+from ..pictures import resize
 from ..writer import MediaWriter
-from .catalogue import VERSION, Clip, DataError, Index
+from .catalogue import VERSION, Beside, Clip, DataError, Index
 from .indexing import UnfitError, examine
 from .store import Place
 
@@ -59,10 +60,11 @@ class Encoding:
 
 @dataclass
 class Report:
-    """clips and bytes that the pack holds, in how many shards, how many of them were there before;
-    `failed` are paths of clips that could not be packed."""
+    """clips, files beside them and bytes that the pack holds, in how many shards, how many of them
+    were there before; `failed` are paths of clips that could not be packed."""
 
     clips: int = 0
+    beside: int = 0
     size: int = 0
     shards: int = 0
     shards_before: int = 0
@@ -85,22 +87,24 @@ def pack(
     """Pack the clips of an index into shards of a folder, and write the pack's own index there.
 
     shard_megabytes  a shard is full before it would be larger; a larger clip has its own
-    encoding         None copies the clips as they are
+    encoding         None copies the clips as they are; files beside them always are
 
-    A clip that is gone or damaged is left out. The same call after an interruption goes on where
-    it stopped, and leaves what an uninterrupted one would have. Raises DataError where the folder
-    holds another pack, and MediaError where a store or the disk fails.
+    A clip that is gone or damaged is left out, and so is a file beside it that is gone. The same
+    call after an interruption goes on where it stopped, and leaves what an uninterrupted one would
+    have. Raises DataError where the folder holds another pack, and MediaError where a store or the
+    disk fails.
     """
     _claim(folder, index, shard_megabytes, encoding)
     packed = _finished(folder)  # by shard: (row in the index, clip)
     report = Report(shards_before=len(packed))
     first = 1 + max((row for shard in packed for row, _ in shard), default=-1)
 
-    def fetch(row: int) -> tuple[Clip, bytes] | None:
+    def fetch(row: int) -> Fetched | None:
         clip = index[row]
         try:
             data = index.bytes_of(clip)
-            return (clip, data) if encoding is None else encode(clip, data, encoding)
+            whole, data = (clip, data) if encoding is None else encode(clip, data, encoding)
+            return Fetched(row, whole, data, _fetch_beside(index, clip))
         except (MediaError, UnfitError) as error:
             # A store that is away for a while, or a full disk, must not thin out the pack.
             cause = error.__cause__
@@ -111,12 +115,8 @@ def pack(
             raise DataError(f"{clip.path}: {ffmpeg.reason(error)}") from error
 
     limit = int(shard_megabytes * MEGABYTE)
-    fetched = zip(
-        range(first, len(index)),
-        several_ahead(fetch, range(first, len(index)), threads),
-        strict=True,
-    )
-    source = _Peekable(fetched, lambda row: progress(row + 1, len(index)))
+    fetched = several_ahead(fetch, range(first, len(index)), threads)
+    source = _Peekable(enumerate(fetched, first), lambda row: progress(row + 1, len(index)))
     suffix = None if encoding is None else ".mp4"
     while source.more():
         place = folder / f"shard-{len(packed):05d}.tar"
@@ -127,7 +127,9 @@ def pack(
     done = {row for shard in packed for row, _ in shard}
     report.failed = [index[row].path for row in range(len(index)) if row not in done]
     report.clips, report.shards = len(clips), len(packed)
-    report.size = sum(clip.size for clip in clips)
+    beside = [file for clip in clips for file in clip.beside]
+    report.beside = len(beside)
+    report.size = sum(file.size for file in [*clips, *beside])
     whole = Index.of(folder, clips)
     dataclasses.replace(whole, classes=index.classes).write(folder / INDEX)
     return report
@@ -173,26 +175,49 @@ def encode(clip: Clip, data: bytes, encoding: Encoding) -> tuple[Clip, bytes]:
     return dataclasses.replace(clip, **dataclasses.asdict(facts)), encoded
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A clip to pack, by its row in the index: its bytes, and those of files beside it."""
+
+    row: int
+    clip: Clip
+    data: bytes
+    beside: dict[str, bytes]
+
+    @property
+    def size(self) -> int:
+        return len(self.data) + sum(map(len, self.beside.values()))
+
+
+def _fetch_beside(index: Index, clip: Clip) -> dict[str, bytes]:
+    """By path, those that are there."""
+    found = {}
+    for file in clip.beside:
+        try:
+            found[file.path] = index.bytes_beside(clip, file)
+        except MediaError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+    return found
+
+
 class _Peekable:
     """Fetched clips in order, one of which can be looked at before it is taken."""
 
     def __init__(
-        self,
-        fetched: Iterator[tuple[int, tuple[Clip, bytes] | None]],
-        passed: Callable[[int], None],
+        self, fetched: Iterator[tuple[int, Fetched | None]], passed: Callable[[int], None]
     ) -> None:
         self._fetched, self._passed = fetched, passed
-        self._next: tuple[int, Clip, bytes] | None = None
+        self._next: Fetched | None = None
 
-    def more(self) -> tuple[int, Clip, bytes] | None:
-        """The next clip that could be fetched, with its row; None behind the last."""
+    def more(self) -> Fetched | None:
+        """The next clip that could be fetched; None behind the last."""
         while self._next is None:
             row, found = next(self._fetched, (None, None))
             if row is None:
                 return None
             self._passed(row)
-            if found is not None:
-                self._next = row, *found
+            self._next = found
         return self._next
 
     def take(self) -> None:
@@ -207,18 +232,37 @@ def _write_shard(
     try:
         with place.write() as file, tarfile.open(fileobj=file, mode="w") as tar:
             while (upcoming := source.more()) is not None:
-                row, clip, data = upcoming
-                if held and file.tell() + len(data) > limit:
+                row, clip, data = upcoming.row, upcoming.clip, upcoming.data
+                if held and file.tell() + upcoming.size > limit:
                     break
-                clip = dataclasses.replace(clip, size=len(data), shard=place.name, offset=None)
+                beside = tuple(Beside(path, len(b)) for path, b in upcoming.beside.items())
+                clip = dataclasses.replace(
+                    clip, size=len(data), shard=place.name, offset=None, beside=beside
+                )
                 _add(tar, f"{row:09d}.json", json.dumps(dataclasses.asdict(clip)).encode())
                 name = f"{row:09d}{suffix or PurePosixPath(clip.path).suffix}"
-                offset = _add(tar, name, data)
-                held.append((row, dataclasses.replace(clip, offset=offset)))
+                offsets = [_add(tar, name, data)]
+                for path, content in upcoming.beside.items():
+                    offsets.append(_add(tar, _member(row, clip.path, path), content))
+                held.append((row, _placed(clip, offsets)))
                 source.take()
     except OSError as error:
         raise DataError(f"{place}: cannot be written: {ffmpeg.reason(error)}") from error
     return held
+
+
+def _member(row: int, clip: str, path: str) -> str:
+    """What a file beside a clip is called in a shard: the clip's number and what is left of its
+    name, so that tools that group members up to the first dot keep them together."""
+    name, stem = PurePosixPath(path).name, PurePosixPath(clip).stem
+    return f"{row:09d}.{name.removeprefix(stem + '.')}"
+
+
+def _placed(clip: Clip, offsets: list[int]) -> Clip:
+    """The clip, its first byte and those of the files beside it told."""
+    pairs = zip(clip.beside, offsets[1:], strict=True)
+    beside = tuple(dataclasses.replace(file, offset=offset) for file, offset in pairs)
+    return dataclasses.replace(clip, offset=offsets[0], beside=beside)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
@@ -260,13 +304,13 @@ def _finished(folder: Place) -> list[list[tuple[int, Clip]]]:
     """What the finished shards hold: (row in the index, clip), read from the shards alone."""
     shards = []
     while (place := folder / f"shard-{len(shards):05d}.tar").exists():
-        held, described = [], {}
+        held = []
         with place.open() as file, tarfile.open(fileobj=file) as tar:
-            for member in tar:
-                if member.name.endswith(".json"):
-                    described = json.load(tar.extractfile(member) or io.BytesIO())
-                else:
-                    row = int(member.name.split(".")[0])
-                    held.append((row, Clip(**{**described, "offset": member.offset_data})))
+            members = iter(tar)
+            for member in members:  # the description of a clip, then its files
+                clip = Clip(**json.load(tar.extractfile(member) or io.BytesIO()))
+                files = [next(members) for _ in range(1 + len(clip.beside))]
+                row = int(member.name.split(".")[0])
+                held.append((row, _placed(clip, [each.offset_data for each in files])))
         shards.append(held)
     return shards

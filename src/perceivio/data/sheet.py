@@ -9,10 +9,10 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..clips import ClipFormat
+from ..clip_format import ClipFormat
+from ..excerpt import read_excerpt
 from ..overlap import several_ahead
 from .catalogue import Index
-from .excerpt import read_excerpt
 
 CELL = 160, 120  # width and height of a picture, in pixels
 CAPTION, GAP = 18, 4

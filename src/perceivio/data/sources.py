@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from .catalogue import DataError
+from ..config import Modality
+from .catalogue import Beside, DataError, path_beside
 from .store import Place
 
 # By its name a file is a video or somebody else's; what it really is shows when it is opened.
@@ -23,7 +26,7 @@ ANNOTATIONS = ("youtube_id", "time_start", "time_end")  # and `label`, where it 
 class Candidate:
     """A clip that should be there: `path` from the root, bytes of its file (None: no such file).
 
-    label, start, stop are those of `catalogue.Clip`.
+    label, start, stop are those of `catalogue.Clip`; `beside` are declared files that are there.
     """
 
     path: str
@@ -31,29 +34,49 @@ class Candidate:
     label: str | None = None
     start: float | None = None
     stop: float | None = None
+    beside: tuple[Beside, ...] = ()
 
 
-def of_folder(root: Place) -> tuple[list[Candidate], int]:
+def of_folder(root: Place, declared: Sequence[Modality] = ()) -> tuple[list[Candidate], int]:
     """The videos of a folder, by path, and how many other files are there.
 
     A video in a folder of the root bears that folder's name as its label; one in the root itself
-    bears none. Hidden files and folders do not count.
+    bears none. Hidden files and folders do not count. Files that are named like those of `declared`
+    modalities belong to clips, and are none.
     """
     if not root.is_folder():
         raise DataError(f"{root}: no such folder")
     candidates, others = [], 0
-    for path, size in root.files().items():
+    files = root.files()
+    for path, size in files.items():
         parts = PurePosixPath(path).parts
-        if any(part.startswith(".") for part in parts):
+        if any(part.startswith(".") for part in parts) or _is_beside(parts[-1], declared):
             continue
         if PurePosixPath(path).suffix.lower() not in SUFFIXES:
             others += 1
             continue
-        candidates.append(Candidate(path, size, parts[0] if len(parts) > 1 else None))
+        label = parts[0] if len(parts) > 1 else None
+        beside = _beside(path, files, declared)
+        candidates.append(Candidate(path, size, label, beside=beside))
     return candidates, others
 
 
-def of_kinetics(annotations: Place, root: Place) -> list[Candidate]:
+def _is_beside(name: str, declared: Sequence[Modality]) -> bool:
+    patterns = (re.escape(m.beside).replace(re.escape("{stem}"), ".+") for m in declared)
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def _beside(
+    path: str, files: Mapping[str, int | None], declared: Sequence[Modality]
+) -> tuple[Beside, ...]:
+    """The declared files that are there for a clip, each once."""
+    wanted = dict.fromkeys(path_beside(path, modality) for modality in declared)
+    return tuple(Beside(name, files[name] or 0) for name in wanted if files.get(name) is not None)
+
+
+def of_kinetics(
+    annotations: Place, root: Place, declared: Sequence[Modality] = ()
+) -> list[Candidate]:
     """The clips that Kinetics' annotations name, in their order, found anywhere below the root.
 
     The CSV has the columns label, youtube_id, time_start and time_end, in seconds; others are
@@ -72,10 +95,11 @@ def of_kinetics(annotations: Place, root: Place) -> list[Candidate]:
         raise DataError(f"{annotations}: not annotations of Kinetics: no column {absent[0]}")
     if not root.is_folder():
         raise DataError(f"{root}: no such folder")
-    files: dict[str, list[tuple[str, int | None]]] = defaultdict(list)
-    for path, size in root.files().items():
+    files = root.files()
+    clips: dict[str, list[tuple[str, int | None]]] = defaultdict(list)
+    for path, size in files.items():
         if PurePosixPath(path).suffix.lower() in SUFFIXES:
-            files[PurePosixPath(path).stem].append((path, size))
+            clips[PurePosixPath(path).stem].append((path, size))
     candidates = []
     for row in rows:
         try:
@@ -86,11 +110,12 @@ def of_kinetics(annotations: Place, root: Place) -> list[Candidate]:
             ) from error
         label = row.get("label") or None
         name = f"{row['youtube_id']}_{int(start):06d}_{int(stop):06d}"
-        found = files.get(name)
+        found = clips.get(name)
         if found is None:
             candidates.append(Candidate(f"{name}.mp4", None, label, start, stop))
             continue
         own = [(p, s) for p, s in found if PurePosixPath(p).parent.name == label]
         path, size = (own or found)[0]
-        candidates.append(Candidate(path, size, label, start, stop))
+        beside = _beside(path, files, declared)
+        candidates.append(Candidate(path, size, label, start, stop, beside))
     return candidates

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..config import Config
-from ..data.dataset import NO_LABEL, ClipDataset, Epochs, as_inputs
+from ..data.dataset import ClipDataset, Epochs, as_inputs, present
 from ..errors import PerceivioError
 from .errors import RunError
 from .settings import Data, Objective, SettingsError
@@ -154,42 +154,54 @@ def workers_of(settings: Data, here: int) -> int:
 
 def inputs_of(
     batch: Mapping[str, Any], clips: ClipDataset, config: Config
-) -> tuple[dict[str, Tensor], Tensor]:
-    """A collated batch -> the model's inputs, and class indices (B,), -1 for none."""
+) -> dict[str, Tensor]:
+    """A collated batch -> the model's inputs."""
     classes = config.classes()
     inputs = as_inputs(dict(batch), clips.format, classes[1].channels if classes else 1)
     label = inputs.pop("label")
-    if classes:
-        inputs[classes[0]] = label
-    return inputs, batch["label"]
+    return inputs if classes is None else {**inputs, classes[0]: label}
+
+
+def known_of(
+    batch: Mapping[str, Any], clips: ClipDataset, config: Config
+) -> dict[str, Tensor]:
+    """Which clips of a collated batch have what: (B,) booleans of those modalities that a clip may
+    be without, classes and what is read from files beside."""
+    classes = config.classes()
+    found = present(dict(batch), clips.format)
+    labelled = found.pop("label")
+    return found if classes is None else {**found, classes[0]: labelled}
 
 
 def draw_masks(
-    seed: int, numbers: Tensor, labels: Tensor, objectives: Mapping[str, Objective], config: Config
+    seed: int,
+    numbers: Tensor,
+    known: Mapping[str, Tensor],
+    objectives: Mapping[str, Objective],
+    config: Config,
 ) -> dict[str, Tensor]:
     """Which inputs are replaced by the mask token: (B,) booleans by modality, keyed by
     (seed, number of the clip in the run).
 
     Each modality is masked with its own probability, on its own; but a draw in which no grid at
-    all would be left to tell from is drawn again. Clips without a label have it masked.
+    all would be left to tell from is drawn again. What a clip does not have (`known`) is masked.
     """
-    names = sorted(name for name, o in objectives.items() if o.mask or _is_classes(config, name))
-    grids = [n for n, name in enumerate(names) if not _is_classes(config, name)]
-    all_can_go = len(grids) == sum(not m.is_classes for m in config.modalities.values())
+    names = sorted(name for name, o in objectives.items() if o.mask or name in known)
+    grids = [name for name, modality in config.modalities.items() if not modality.is_classes]
     shares = np.array([objectives[name].mask for name in names])
     rows = []
-    for number in numbers.tolist():
+    for n, number in enumerate(numbers.tolist()):
+        has = [name for name in grids if name not in known or known[name][n]]
+        seen = [names.index(name) for name in has if name in names]
+        can_all_go = len(seen) == len(has) and bool((shares[seen] < 1).any())
         random = np.random.default_rng((MASKS, 0, 0, 0, seed, number))
         row = random.random(len(names)) < shares
-        while all_can_go and grids and row[grids].all():
+        while can_all_go and row[seen].all():
             row = random.random(len(names)) < shares
         rows.append(row)
     masks = torch.from_numpy(np.array(rows)).reshape(len(rows), len(names))
     masked = {name: masks[:, n] for n, name in enumerate(names)}
-    for name in masked:
-        if _is_classes(config, name):
-            masked[name] = masked[name] | (labels == NO_LABEL)
-    return masked
+    return {name: mask | ~known[name] if name in known else mask for name, mask in masked.items()}
 
 
 def draw_points(
@@ -207,7 +219,3 @@ def draw_points(
         chosen = random.choice(queries, objective.points, replace=False, shuffle=False)
         points[name] = torch.from_numpy(np.sort(chosen))
     return points
-
-
-def _is_classes(config: Config, name: str) -> bool:
-    return config.modalities[name].is_classes

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from ..config import Config
+from ..beside_writer import time_first
+from ..config import Config, Modality
 from .checkpoints import CheckpointError, reason
 
 FRAMES = 4  # of a clip, side by side in its picture
@@ -36,21 +37,29 @@ class Board:
 
     def clips(self, pairs: list[tuple[Any, Any]], config: Config, step: int) -> None:
         """Inputs and outputs (1, *value_shape) of some clips: pictures with the original above the
-        reconstruction, and both sounds."""
-        video, audio = config.media("video"), config.media("audio")
+        reconstruction, and both of each sound."""
         with self._told():
             for n, (inputs, outputs) in enumerate(pairs):
-                if video:
-                    rows = [_strip(values[video[0]][0]) for values in (inputs, outputs)]
-                    self._writer.add_image(f"clip {n}/picture", torch.cat(rows, dim=1), step)
-                if audio:
-                    name, modality = audio
-                    for word, values in (("original", inputs), ("reconstruction", outputs)):
-                        sound = values[name].reshape(1, -1).clamp(-1, 1)
-                        self._writer.add_audio(
-                            f"clip {n}/sound {word}", sound, step, sample_rate=modality.rate or 1
-                        )
+                for name, modality in config.modalities.items():
+                    pair = inputs[name], outputs[name]
+                    if modality.media == "video":
+                        self._picture(f"clip {n}/{name if modality.beside else 'picture'}",
+                                      modality, pair, step)  # fmt: skip
+                    elif modality.media == "audio":
+                        self._sounds(f"clip {n}/{name if modality.beside else 'sound'}",
+                                     modality, pair, step)  # fmt: skip
             self._writer.flush()
+
+    def _picture(
+        self, tag: str, modality: Modality, pair: tuple[Tensor, Tensor], step: int
+    ) -> None:
+        rows = [_strip(time_first(values[0], modality)) for values in pair]
+        self._writer.add_image(tag, torch.cat(rows, dim=1).expand(3, -1, -1), step)
+
+    def _sounds(self, tag: str, modality: Modality, pair: tuple[Tensor, Tensor], step: int) -> None:
+        for word, values in zip(("original", "reconstruction"), pair, strict=True):
+            sound = values.reshape(1, -1).clamp(-1, 1)
+            self._writer.add_audio(f"{tag} {word}", sound, step, sample_rate=modality.rate or 1)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written has been told
@@ -65,6 +74,6 @@ class Board:
 
 
 def _strip(frames: Tensor) -> Tensor:
-    """(T, 3, H, W) in [0, 1] -> (3, H, some W): frames at equal distances, side by side."""
+    """(T, C, H, W) in [0, 1] -> (C, H, some W): frames at equal distances, side by side."""
     chosen = frames[:: max(1, len(frames) // FRAMES)][:FRAMES]
     return torch.cat(list(chosen), dim=2).clamp(0, 1)

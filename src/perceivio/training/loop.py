@@ -21,7 +21,17 @@ from ..console import aside
 from ..model import MultimodalAutoencoder
 from . import signals, validate
 from .averages import Average
-from .batches import Numbered, Share, Turns, draw_masks, draw_points, inputs_of, read, workers_of
+from .batches import (
+    Numbered,
+    Share,
+    Turns,
+    draw_masks,
+    draw_points,
+    inputs_of,
+    known_of,
+    read,
+    workers_of,
+)
 from .checkpoints import best
 from .errors import RunError, told_once
 from .folder import RunFolder
@@ -219,12 +229,15 @@ class Run:
     ) -> Tensor:
         """Gradients of one turn, and its sums. Returns each clip's loss (B,), on the CPU."""
         device, seed = self.processes.device, self.settings.run.seed
-        masked = draw_masks(seed, batch["number"], batch["label"], self.objectives, self.config)
-        masked = {name: mask.to(device) for name, mask in masked.items()}
+        known = known_of(batch, self.clips, self.config)
+        masked = draw_masks(seed, batch["number"], known, self.objectives, self.config)
+        masked, known = (
+            {name: flags.to(device) for name, flags in each.items()} for each in (masked, known)
+        )
         batch = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-        inputs, labels = inputs_of(batch, self.clips, self.config)
-        wrong = self.learner(inputs, masked, points, labels)
-        each = tally.add(wrong, labels, batch["failures"])
+        inputs = inputs_of(batch, self.clips, self.config)
+        wrong = self.learner(inputs, masked, points, known)
+        each = tally.add(wrong, known, batch["failures"])
         self.processes.accelerator.backward(each.sum() / (self.share.clips * self.share.turns))
         return each.detach().cpu()
 

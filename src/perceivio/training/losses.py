@@ -27,7 +27,7 @@ LOG_FLOOR, LOG_SILENCE = 0.01, 1e-6
 class Wrong(NamedTuple):
     """How wrong the answers are about one modality, a number (B,) for each clip.
 
-    loss    as its objective says, not yet weighted; 0 for a clip without a label
+    loss    as its objective says, not yet weighted; 0 for a clip that does not have it
     square  of grids the mean square error; of classes 1 where the most probable one is wrong
     """
 
@@ -55,14 +55,15 @@ class Learner(nn.Module):
         inputs: Mapping[str, Tensor],
         masked: Mapping[str, Tensor],
         points: Mapping[str, Tensor | None],
-        labels: Tensor,
+        known: Mapping[str, Tensor],
     ) -> dict[str, Wrong]:
         """Inputs (B, *value_shape) and what of them is masked (B,); output points (P,) by modality,
-        None for all; labels (B,) class indices, -1 for none -> how wrong each modality is."""
+        None for all; which clips have what not all need to have (B,) -> how wrong each modality
+        is."""
         asked = {name: points.get(name) for name in self.objectives}
         outputs = forward(self.module, inputs, masked, asked, again=self.recompute)
         return {
-            name: self._wrong(name, outputs[name].float(), inputs, asked, labels)
+            name: self._wrong(name, outputs[name].float(), inputs, asked, known.get(name))
             for name in self.objectives
         }
 
@@ -72,17 +73,26 @@ class Learner(nn.Module):
         got: Tensor,
         inputs: Mapping[str, Tensor],
         points: Points,
-        labels: Tensor,
+        known: Tensor | None,
     ) -> Wrong:
         modality = self.module.config.modalities[name]
-        if modality.is_classes:
-            loss = F.cross_entropy(got, labels, ignore_index=-1, reduction="none")
-            return Wrong(loss, (got.argmax(-1) != labels).float().detach())
         wanted = inputs[name]
+        if modality.is_classes:
+            return class_error(got, wanted, known)
         chosen = points[name]
         if chosen is not None:
             wanted = patches(wanted, modality, modality.output_patch)[:, chosen]
-        return grid_error(got, wanted, modality, self.objectives[name].loss)
+        wrong = grid_error(got, wanted, modality, self.objectives[name].loss)
+        return wrong if known is None else Wrong(wrong.loss * known, wrong.square)
+
+
+def class_error(got: Tensor, wanted: Tensor, known: Tensor | None) -> Wrong:
+    """Logits and one-hot classes (B, classes), and which clips have one (B,) -> cross-entropy."""
+    right = wanted.argmax(-1)
+    wrong = (got.argmax(-1) != right).float().detach()
+    if known is not None:
+        right = right.where(known, -1)
+    return Wrong(F.cross_entropy(got, right, ignore_index=-1, reduction="none"), wrong)
 
 
 def grid_error(got: Tensor, wanted: Tensor, modality: Modality, loss: str) -> Wrong:

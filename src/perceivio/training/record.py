@@ -29,8 +29,8 @@ def tell_start(begin: Start, settings: Settings, clips: int, held: int, share: S
     )
     if begin.kept:
         aside.print(f"{begin.kept} parameters are those of {settings.model.start}")
-    for each in begin.anew:
-        aside.print(f"begins anew: {each.name}: {each.why}")
+    for line in dict.fromkeys(each.line for each in begin.anew):
+        aside.print(f"begins anew: {line}")
 
 
 class Record:
@@ -60,7 +60,7 @@ class Record:
         self.progress.step(step, shown, waited)
         if step % self.every:
             return
-        measures = {key for key in shown if key.endswith(("_psnr", "_top1"))}
+        measures = {key for key in shown if key.endswith(("_psnr", "_top1", "_error"))}
         self.board.scalars("loss", {k: v for k, v in shown.items() if k not in measures}, step)
         self.board.scalars("training", {k: shown[k] for k in shown if k in measures}, step)
         run = {"waiting for data": waited, "clips a second": self.progress.pace}

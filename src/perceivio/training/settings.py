@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ..config import PRESETS
+from ..config import PRESETS, ConfigError
 from ..errors import PerceivioError
 
 T = TypeVar("T")
@@ -315,6 +315,8 @@ def checked(kind: type[T], plain: Mapping[str, Any], at: str, source: str) -> T:
         return kind(**values)
     except PerceivioError as error:
         told = str(error).replace("modalities.NAME.", at)
+        if isinstance(error, ConfigError):
+            told = f"{at[:-1]}: {told}"
         raise SettingsError(f"{source}: {told}") from error
 
 

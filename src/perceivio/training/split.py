@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ..config import Config
 from ..data.catalogue import Index
-from ..data.dataset import Augment, ClipDataset
+from ..data.dataset import Augment, ClipDataset, check_beside
 from ..data.store import Place
 from ..pipeline import clip_format
 from .errors import RunError
@@ -56,7 +56,8 @@ class Split:
         return cls(train, held, _identity(train, held))
 
     def examples(self, config: Config, settings: Settings) -> tuple[ClipDataset, ClipDataset]:
-        """Both as examples for a model. Raises RunError for labels that are none of its."""
+        """Both as examples for a model. Raises RunError for labels that are none of its, and
+        PerceivioError where files beside clips are not what it declares, or none are there."""
         names, both = class_names(config), (self.train, self.held)
         for index in both:
             unknown = sorted(set(index.classes) - set(names))
@@ -69,6 +70,7 @@ class Split:
                 )
         if not names:
             both = (_without_labels(self.train), _without_labels(self.held))
+        check_beside(self.train, clip_format(config))
         crops = Augment(settings.data.area, settings.data.aspect, settings.data.flip)
         train, held = (
             ClipDataset(index, clip_format(config), names, settings.run.seed, augment)
@@ -110,4 +112,7 @@ def _identity(index: Index, held: Index) -> str:
     for clips in (index, held):
         for column in ("path", "label", "shard", "offset"):
             digest.update(repr(clips.table.column(column).to_pylist()).encode())
+        beside = clips.table.column("beside").to_pylist()
+        if any(beside):  # clips without are called what they were called before there were any
+            digest.update(repr(beside).encode())
     return digest.hexdigest()[:16]

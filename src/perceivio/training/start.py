@@ -18,6 +18,8 @@ from ..config import Config, Modality, preset
 from ..model import MultimodalAutoencoder
 from .settings import Objective, Settings, SettingsError, checked, merged
 
+NEW = "is a new modality"
+
 
 @dataclass(frozen=True)
 class Anew:
@@ -25,6 +27,12 @@ class Anew:
 
     name: str
     why: str
+
+    @property
+    def line(self) -> str:
+        """Of a new modality, the same for all its parameters."""
+        new = self.why.endswith(NEW)
+        return f"{'.'.join(self.name.split('.')[:2]) if new else self.name}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,13 @@ class Declared:
         if given is not None:
             config = same_width(config, before)
         objectives_of(settings, config)
+        for name, modality in config.modalities.items():
+            own = modality.is_classes and (name, modality) == config.classes()
+            if not (modality.media or modality.beside or own):
+                raise SettingsError(
+                    f"model.config.modalities.{name}: says not from which file it is read; give it"
+                    ' beside, such as "{stem}.depth.mp4"'
+                )
         return cls(settings, config, given)
 
     def begin(self, classes: Sequence[str]) -> Start:
@@ -158,7 +173,7 @@ def _why_not(
     parts = name.split(".")
     modality = parts[1] if parts[0] == "modalities" else None
     if modality and modality not in theirs.modalities:
-        return f"{modality} is a new modality"
+        return f"{modality} {NEW}"
     if other is None:
         return "the other model has no such parameter"
     if modality and parts[2] in ("output", "embed"):

@@ -3,6 +3,7 @@ journal holds of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,19 +26,20 @@ class Tally:
 
     def __init__(self, objectives: Mapping[str, Objective], config: Config) -> None:
         self.objectives = {name: o for name, o in objectives.items() if o.weight}
-        self.classes = {name for name, m in config.modalities.items() if m.is_classes}
+        self.modalities = config.modalities
         self.sums = torch.zeros(3 * len(self.objectives) + 2, dtype=torch.float64)
 
-    def add(self, wrong: Mapping[str, Wrong], labels: Tensor, failures: Tensor) -> Tensor:
-        """The clips of a turn, with class indices (B,). Returns the loss of each (B,), which has
-        gradients."""
-        each = torch.zeros(len(labels), device=labels.device)
+    def add(
+        self, wrong: Mapping[str, Wrong], known: Mapping[str, Tensor], failures: Tensor
+    ) -> Tensor:
+        """The clips of a turn, and which of them have what not all need to have (B,). Returns the
+        loss of each (B,), which has gradients."""
+        each = torch.zeros(len(failures), device=failures.device)
         sums = []
         for name, objective in self.objectives.items():
             loss, square = wrong[name]
             each = each + objective.weight * loss
-            labelled = (labels >= 0).to(square)
-            counts = labelled if name in self.classes else torch.ones_like(square)
+            counts = known[name].to(square) if name in known else torch.ones_like(square)
             sums += [loss.detach().sum(), (square * counts).sum(), counts.sum()]
         # Together, so that a GPU is waited for only once.
         sums = torch.stack([s.float() for s in [*sums, failures.sum()]])
@@ -54,8 +56,11 @@ class Tally:
             if not count:
                 continue
             line[name] = loss / count
-            if name in self.classes:
+            modality = self.modalities[name]
+            if modality.is_classes:
                 line[f"{name}_top1"] = 1 - square / count
+            elif modality.media == "table":
+                line[f"{name}_error"] = math.sqrt(square / count) / modality.std
             elif square > 0:
                 line[f"{name}_psnr"] = decibels(count / square)
         return line

@@ -8,11 +8,10 @@ import pytest
 from data_files import frames_of, hum, hum_at, make_clip
 from media_files import make_media, numbered, read_number
 
-from perceivio import ffmpeg
-from perceivio.clips import ClipFormat
-from perceivio.data import excerpt
-from perceivio.data.excerpt import read_excerpt
+from perceivio import excerpt, ffmpeg
+from perceivio.clip_format import ClipFormat
 from perceivio.errors import MediaError
+from perceivio.excerpt import read_excerpt
 from perceivio.media import MediaReader
 from perceivio.writer import MediaWriter
 

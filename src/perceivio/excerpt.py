@@ -21,11 +21,11 @@ import soxr
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
-from .. import ffmpeg
-from ..clips import ClipFormat
-from ..errors import MediaError
-from ..ffmpeg import exact, nearest
-from ..media import SOUND_JITTER, STAMP_ROUNDING
+from . import ffmpeg
+from .clip_format import ClipFormat
+from .errors import MediaError
+from .ffmpeg import exact, nearest
+from .media import SOUND_JITTER, STAMP_ROUNDING
 
 # Where to land before the wanted start when seeking: there, else nearby, else at the beginning.
 SEEK_MARGINS = (Fraction(0), Fraction(1), Fraction(10), None)
@@ -49,18 +49,41 @@ def read_excerpt(
     picture ends; and float32 (clip.samples,), silence where there is no sound, or None where the
     file has no sound at all. Raises MediaError where the span is damaged or there is no picture.
     """
-    picture, sound = ffmpeg.video_stream(container), ffmpeg.audio_stream(container)
+    frames, _ = read_frames(container, start, clip.frames, exact(clip.frame_rate))
+    if not clip.samples or ffmpeg.audio_stream(container) is None:
+        return frames, None
+    return frames, read_samples(container, start, clip.samples, clip.sample_rate)[0]
+
+
+def read_frames(
+    container: Any, start: Fraction, count: int, rate: Fraction
+) -> tuple[list[np.ndarray], Fraction]:
+    """`count` frames from `start` seconds on, as `read_excerpt` gives them, and where the last
+    that was met on the way ends, in seconds. Raises MediaError as it does."""
+    picture = ffmpeg.video_stream(container)
     if picture is None:
         raise MediaError("holds no picture that can be decoded")
-    begin = origin(picture) + start
     # Clips are read many at a time, one a process: threads within one would only wait.
     picture.thread_type = "NONE"
     picture.codec_context.thread_count = 1
-    times = [begin + k / exact(clip.frame_rate) for k in range(clip.frames)]
-    frames = _pictures(container, picture, times)
-    if not clip.samples or sound is None:
-        return frames, None
-    return frames, _samples(container, sound, begin, clip.samples, clip.sample_rate)
+    begin = origin(picture) + start
+    frames, end = _pictures(container, picture, [begin + k / rate for k in range(count)])
+    return frames, end - origin(picture)
+
+
+def read_samples(
+    container: Any, start: Fraction, count: int, rate: int
+) -> tuple[np.ndarray, Fraction]:
+    """Mono float32 (count,) at `rate` Hz from `start` seconds on, as `read_excerpt` gives it, and
+    where the sound that was met ends, in seconds. A file without picture begins where its sound
+    does. Raises MediaError where it is damaged or there is no sound."""
+    sound = ffmpeg.audio_stream(container)
+    if sound is None:
+        raise MediaError("holds no sound that can be decoded")
+    pictures = [stream for stream in ffmpeg.moving_pictures(container) if stream.codec_context]
+    zero = origin(pictures[0] if pictures else sound)
+    samples, end = _samples(container, sound, zero + start, count, rate)
+    return samples, end - zero
 
 
 def packets(container: Any, stream: Any, begin: Fraction, end: Fraction | None) -> list[Any]:
@@ -98,8 +121,11 @@ def time_of(packet: Any) -> Fraction:
     return (packet.pts if packet.pts is not None else packet.dts) * packet.time_base
 
 
-def _pictures(container: Any, stream: Any, times: list[Fraction]) -> list[np.ndarray]:
-    """What is on display at each of the times: uint8 RGB (H, W, 3)."""
+def _pictures(
+    container: Any, stream: Any, times: list[Fraction]
+) -> tuple[list[np.ndarray], Fraction]:
+    """What is on display at each of the times: uint8 RGB (H, W, 3); and the timestamp at which the
+    last frame that was met ends."""
     tolerance = min(stream.time_base, STAMP_ROUNDING)
     times = [moment + tolerance for moment in times]
     found = packets(container, stream, times[0], times[-1])
@@ -117,7 +143,9 @@ def _pictures(container: Any, stream: Any, times: list[Fraction]) -> list[np.nda
     pictures: dict[Fraction, np.ndarray] = {}
     for stamp in {_at(stamps, moment) for moment in times}:
         pictures[stamp] = ffmpeg.to_rgb(frames[stamp], stream, convert)
-    return [pictures[_at(stamps, moment)] for moment in times]
+    usual = 1 / Fraction(stream.guessed_rate or stream.average_rate or 25)
+    ends = (time_of(p) + (p.duration * p.time_base if p.duration else usual) for p in found)
+    return [pictures[_at(stamps, moment)] for moment in times], max(ends)
 
 
 def _decoded(
@@ -160,8 +188,9 @@ def _decode(decoder: Any, packet: Any) -> Iterator[Any]:
 
 def _samples(
     container: Any, stream: Any, begin: Fraction, count: int, sample_rate: int
-) -> np.ndarray:
-    """Mono float32 (count,) at sample_rate Hz from the timestamp `begin` on."""
+) -> tuple[np.ndarray, Fraction]:
+    """Mono float32 (count,) at sample_rate Hz from the timestamp `begin` on, and the timestamp at
+    which the sound that was met ends."""
     end = begin + Fraction(count, sample_rate)
     pad = nearest(PAD * sample_rate)  # whole samples, so that resampling keeps the grid
     first = begin - Fraction(pad, sample_rate)
@@ -193,11 +222,12 @@ def _samples(
             room = canvas[here]
             room[:] = values[max(0, -position) :][: len(room)]
             position += len(values)
+    reached = first + Fraction(position or 0, rate) if rate else begin
     if rate and rate != sample_rate:
         canvas = soxr.resample(canvas, rate, sample_rate)
     sound = np.zeros(count, np.float32)
     sound[: max(0, len(canvas) - pad)] = canvas[pad : pad + count]
-    return np.clip(np.nan_to_num(sound), -1, 1)
+    return np.clip(np.nan_to_num(sound), -1, 1), reached
 
 
 def _at(stamps: list[Fraction], moment: Fraction) -> Fraction:
