@@ -145,12 +145,13 @@ def _learn(config: Config, settings: Settings, batch: int) -> Callable[[], None]
     classes = config.classes()
     assert classes
     inputs[classes[0]] = torch.nn.functional.one_hot(labels, classes[1].channels).float()
-    masked = {classes[0]: torch.zeros(batch, dtype=torch.bool)}
+    known = {classes[0]: torch.ones(batch, dtype=torch.bool)}
+    masked = {name: every.logical_not() for name, every in known.items()}
     points = training.some_points(config)
 
     def work() -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            wrong = learner(inputs, masked, points, labels)
+            wrong = learner(inputs, masked, points, known)
         torch.stack([w.loss.mean() for w in wrong.values()]).sum().backward()
         nn.utils.clip_grad_norm_(module.parameters(), settings.optimiser.clip)
         optimiser.step()
