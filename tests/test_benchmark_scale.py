@@ -1,8 +1,8 @@
 """The counts that docs/scale.md rests on, against torch's own counter; and its arithmetic."""
 
 import pytest
-from benchmarks import flop, plan, roofline, training
 
+from benchmarks import flop, plan, roofline, training
 from perceivio.config import preset
 from perceivio.training.settings import read_settings
 
