@@ -145,8 +145,8 @@ def _learn(config: Config, settings: Settings, batch: int) -> Callable[[], None]
     classes = config.classes()
     assert classes
     inputs[classes[0]] = torch.nn.functional.one_hot(labels, classes[1].channels).float()
-    masked = {classes[0]: torch.zeros(batch, dtype=torch.bool)}
     known = {classes[0]: torch.ones(batch, dtype=torch.bool)}
+    masked = {name: every.logical_not() for name, every in known.items()}
     points = training.some_points(config)
 
     def work() -> None:
