@@ -34,10 +34,18 @@ class Drawn:
             padded = np.pad(ours, ((0, 0), (PAD, PAD), (PAD, PAD)))
             self.images.append(torch.from_numpy(padded).float()[:, None] / 255)
 
-    def clips(self, labels: Tensor, pictures: Tensor, frames: int, seed: int) -> Tensor:
+    def clips(
+        self,
+        labels: Tensor,
+        pictures: Tensor,
+        frames: int,
+        seed: int,
+        area: tuple[int, int, int] = (0, 0, SIDE),
+    ) -> Tensor:
         """(B, frames, 3, SIDE, SIDE) in [0, 1], one clip for each label.
 
         pictures  (n, 3, SIDE, SIDE) in [0, 1], to put under some of the digits
+        area      top, left and side in pixels of the square that digits stay in
         """
         generator = torch.Generator().manual_seed(seed)
         count = len(labels)
@@ -55,7 +63,7 @@ class Drawn:
                 for label, part in zip(labels.tolist(), which, strict=True)
             ]
         )
-        maps = placements(uniform, normal, frames, chosen.shape[-1])
+        maps = placements(uniform, normal, frames, chosen.shape[-1], area)
         grid = F.affine_grid(
             maps.flatten(0, 1), [count * frames, 1, SIDE, SIDE], align_corners=False
         )
@@ -84,21 +92,28 @@ class Drawn:
 
 
 def placements(
-    uniform: Callable[..., Tensor], normal: Callable[..., Tensor], frames: int, side: int
+    uniform: Callable[..., Tensor],
+    normal: Callable[..., Tensor],
+    frames: int,
+    side: int,
+    area: tuple[int, int, int],
 ) -> Tensor:
     """(B, frames, 2, 3): where on an image of this side each pixel of each frame looks."""
     time = torch.linspace(-0.5, 0.5, frames)
-    size = SMALLEST + (LARGEST - SMALLEST) * uniform(1)
+    top, left, room = area
+    largest = min(LARGEST, room)
+    size = SMALLEST + (largest - SMALLEST) * uniform(1)
     zoom = 0.25 * normal(1) * (uniform(1) < 0.2)
-    size = (size * torch.exp(zoom * time)).clamp(SMALLEST, LARGEST)
+    size = (size * torch.exp(zoom * time)).clamp(SMALLEST, largest)
     angle = torch.deg2rad(30 * uniform(1) - 15) + 0.09 * normal(1) * (uniform(1) < 0.3) * time
     shear = 0.4 * uniform(1) - 0.2
     # The centre runs straight and is mirrored at the borders that keep the digit inside.
     margin = 0.45 * size.amax(1, keepdim=True)[..., None]
-    span = SIDE - 2 * margin
+    span = room - 2 * margin
     speed = 1.3 * normal(1, 2) * (uniform(1, 1) < 0.6)  # pixels a frame
     path = uniform(1, 2) * span + speed * torch.arange(frames)[:, None]
     centre = margin + span - (torch.remainder(path, 2 * span) - span).abs()
+    centre = centre + torch.tensor([left, top])
     x, y = (centre / SIDE * 2 - 1).unbind(-1)
     scale = SIDE / (size * side / (side - 2 * PAD))
     cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale

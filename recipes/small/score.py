@@ -21,6 +21,7 @@ from torch import Tensor
 
 from perceivio.model import MultimodalAutoencoder
 from recipes.small.bank import Bank, Batch
+from recipes.small.sounds import Sounds, at_level
 
 SMALL_GAIN = 3.0  # dB over the mean colour: clips with less are counted
 QUIET = 1e-4  # mean square below which a clip counts as silent and has no SNR
@@ -67,7 +68,10 @@ def score(
         if digit.any():
             for key, part in (("top1", given), *((f"top1_{k}", {k: given[k]}) for k in given)):
                 answer = module.classify({k: v[digit] for k, v in part.items()})
-                rows["digits"][key] += (answer.argmax(1) == batch.label[digit]).float().tolist()
+                right = (answer.argmax(1) == batch.label[digit]).float().tolist()
+                rows["digits"][key] += right
+                for source, one in zip(batch.source[digit].tolist(), right, strict=True):
+                    rows["digits"][f"{key} {names[source].split(': ')[-1]}"].append(one)
         for i, source in enumerate(batch.source.tolist()):
             name = "digits" if batch.label[i] >= 0 else names[source]
             for key, values in figures.items():
@@ -82,6 +86,26 @@ def score(
         }
         for name, found in sorted(rows.items())
     }
+
+
+@torch.inference_mode()
+def score_sounds(module: MultimodalAutoencoder, work: Path, count: int = 200) -> str:
+    """SNR by sort of sound, each at one level, without a picture: windows of the test half's own
+    files, drawn with a seed."""
+    sounds = Sounds(work / "sounds", work / "sentences", "test")
+    lines = []
+    for sort in sounds.sorts:
+        sounds.sorts, sounds.share = [sort], np.ones(1)
+        rng = np.random.default_rng(0)
+        clips = np.stack([at_level(sounds.background(rng), 0.1) for _ in range(count)])
+        audio = torch.from_numpy(clips.astype(np.float32))[..., None]
+        parts = [(part, module.reconstruct({"audio": part})["audio"]) for part in audio.split(50)]
+        found = torch.cat([snr(*pair) for pair in parts])
+        lines.append(
+            f"{sort:12} {len(sounds.choices[sort]):4} files  SNR {found.nanmean():6.2f} dB"
+            f"  (median {found.nanmedian():6.2f}, worst {found.nan_to_num(99).min():6.2f})"
+        )
+    return "\n".join(lines)
 
 
 def enumerate_sources(sources: object) -> list[tuple[int, dict[str, object]]]:
@@ -109,6 +133,12 @@ def table(scores: dict[str, dict[str, float]]) -> str:
         f"digits, label masked: top-1 {digits['top1']:.1%}"
         f" (image alone {digits['top1_image']:.1%}, sound alone {digits['top1_audio']:.1%})"
     )
+    voices = sorted(key.removeprefix("top1 ") for key in digits if key.startswith("top1 "))
+    lines += [
+        f"  {name:28} top-1 {digits[f'top1 {name}']:.1%}"
+        f" (sound alone {digits[f'top1_audio {name}']:.1%})"
+        for name in voices
+    ]
     return "\n".join(lines)
 
 
@@ -121,7 +151,10 @@ def main() -> None:
     parser.add_argument("--contrast", type=float, default=1.0)
     chosen = parser.parse_args()
     bank = Bank(chosen.work / "test")
-    print(table(score(load_module(chosen.model), bank, chosen.contrast)))
+    module = load_module(chosen.model)
+    print(table(score(module, bank, chosen.contrast)))
+    print("\nsounds of files never trained on, each alone:")
+    print(score_sounds(module, chosen.work))
 
 
 if __name__ == "__main__":

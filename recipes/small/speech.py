@@ -32,6 +32,7 @@ LANGUAGES = [
 ]
 RENDERINGS = 7  # of each digit by each espeak-ng variant in English
 LANGUAGE_RENDERINGS = 6  # of each digit in each other language
+MORE_RENDERINGS = 10  # of each digit in every language, for `say.py`
 FLITE_RENDERINGS = 12  # of each digit by each flite voice
 SENTENCE_RENDERINGS = 4  # voices for each sentence
 
@@ -172,6 +173,7 @@ def gather_speech(media: Path, unpacked: Path, digits: Path, sentences: Path) ->
     if speakers.espeak:
         digit_jobs += _espeak_digits(speakers.variants(), rng)
         sentence_jobs += _espeak_sentences(speakers.variants(), rng)
+        digit_jobs += _more_espeak_digits(speakers.variants(), np.random.default_rng((SEED, 1)))
     if speakers.flite:
         digit_jobs += _flite_digits(rng)
     with ThreadPoolExecutor(3) as threads:
@@ -223,6 +225,22 @@ def _espeak_digits(variants: list[str], rng: np.random.Generator) -> list[dict]:
                 voice = f"{language}+{rng.choice(voices)}"
                 jobs.append(_espeak(rng, voice, str(digit), split, (160, 260), **note))
     return jobs
+
+
+def _more_espeak_digits(variants: list[str], rng: np.random.Generator) -> list[dict]:
+    """Words for `say.py` alone, not for the clips of the bank: every language, those of the test's
+    recordings too, said by training variants."""
+    train_variants = [variant for variant in variants if variant not in TEST_VARIANTS]
+    return [
+        _espeak(
+            *(rng, f"{language}+{rng.choice(train_variants)}", str(digit), "train", (140, 260)),
+            digit=digit,
+            group="espeak all languages",
+        )
+        for language in LANGUAGES
+        for digit in range(10)
+        for _ in range(MORE_RENDERINGS)
+    ]
 
 
 def _espeak_sentences(variants: list[str], rng: np.random.Generator) -> list[dict]:

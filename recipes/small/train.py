@@ -16,7 +16,7 @@ import math
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,22 +30,26 @@ from perceivio.config import preset
 from perceivio.model import MultimodalAutoencoder
 from perceivio.weights import save_module
 from recipes.small.bank import Bank, Batch
+from recipes.small.common import FRAMES, SAMPLES, SIDE
 from recipes.small.draw import Drawn, seed_of
 from recipes.small.pieces import WHOLE, Piece, choose, look, patches_in
+from recipes.small.say import Said
 from recipes.small.score import score, table
 from recipes.small.start import WHERE, fit_outputs, free, start_at_positions, taken, writers
+
+GROUNDS = 24  # pictures and sounds of the bank that go under the digits of a batch
 
 
 @dataclass(frozen=True)
 class Settings:
-    pieces: int = 2000  # steps on pieces of clips
-    whole: int = 700  # steps on whole clips, after them
-    horizon: int = 3200  # steps after which the rates of the first part would be at nothing
+    pieces: int = 4800  # steps on pieces of clips
+    whole: int = 600  # steps on whole clips, after them
+    horizon: int = 5600  # steps after which the rates of the first part would be at nothing
     warm_up: int = 100  # steps over which rates of learning rise at the beginning
     whole_warm_up: int = 50  # and of the second part
     batch: int = 96  # clips a step, all processes together
-    muon_rate: float = 0.03  # of the matrices of self-attends and MLPs, by Muon
-    write_rate: float = 0.005  # of those by which they add to the latents
+    muon_rate: float = 0.015  # of the matrices of self-attends and MLPs, by Muon
+    write_rate: float = 0.004  # of those by which they add to the latents
     rate: float = 1e-3  # of their vectors and of what is learned for labels, by AdamW
     started_rate: float = 3e-4  # of what has a start of its own, by AdamW: at most this, and at
     relative_rate: float = 2e-3  # most this share of a parameter's size, so that none is washed out
@@ -56,8 +60,7 @@ class Settings:
     muon_decay: float = 0.02
     decay: float = 0.01
     clip: float = 1.0  # norm of the gradient
-    # Shares of a batch: labelled clips, in pieces and whole, and those of them drawn afresh.
-    digits_in_pieces: float = 0.94
+    # Shares of a batch of whole clips: labelled, and those of them drawn and said afresh.
     digits: float = 0.6
     drawn: float = 0.8
     # Shares of the whole clips in which a modality is masked. The label's is the paper's.
@@ -70,10 +73,10 @@ class Settings:
     audio_weight: float = 0.15
     label_weight: float = 1.0
     size_weight: float = 0.01  # of the features that latents of the picture and the sound end with,
-    size_from: int = 600  # from this step on: square, over that of a latent's place
+    size_from: int = 30  # from this step on: square, over that of a latent's place
     start_clips: int = 512
     seed: int = 0
-    checkpoint_every: int = 200
+    checkpoint_every: int = 100
     score_every: int = 0
 
 
@@ -149,22 +152,45 @@ def losses(
     return found
 
 
-def a_batch(
-    bank: Bank, drawn: Drawn, piece: Piece, size: int, settings: Settings, step: int, rank: int
-) -> Batch:
-    """Clips of the bank; of the labelled ones many with a new picture of the same digit."""
-    seed = seed_of(settings.seed, step, rank)
-    share = settings.digits if piece is WHOLE else settings.digits_in_pieces
-    batch = bank.random(size, seed, 0, share)
-    if "image" in piece.points:
+class Clips:
+    """Batches of clips, each keyed by settings, step and rank alone."""
+
+    def __init__(self, work: Path) -> None:
+        self.bank = Bank(work / "train")
+        self.drawn = Drawn(work / "media/digits/mnist_images.npz")
+        self.said = Said(work / "spoken")
+        self.unlabelled = np.flatnonzero(self.bank.label < 0)
+
+    def of(self, piece: Piece, size: int, settings: Settings, step: int, rank: int) -> Batch:
+        seed = seed_of(settings.seed, step, rank)
+        return self.whole(size, settings, seed) if piece is WHOLE else self.part(piece, size, seed)
+
+    def part(self, piece: Piece, size: int, seed: int) -> Batch:
+        """Digits drawn and said afresh, over pictures and sounds of the bank."""
+        rng = np.random.default_rng(seed)
+        label = torch.from_numpy(rng.integers(10, size=size))
+        under = np.sort(rng.choice(self.unlabelled, GROUNDS, replace=False))
+        frames = piece.frames[1] - piece.frames[0]
+        image, audio = torch.zeros(size, 0, 3, SIDE, SIDE), torch.zeros(size, SAMPLES, 1)
+        if "image" in piece.points:
+            pictures = torch.from_numpy(self.bank.video[under, 0]).permute(0, 3, 1, 2) / 255
+            image = self.drawn.clips(label, pictures, frames, seed, piece.area)
+        if "audio" in piece.points:
+            grounds = torch.from_numpy(self.bank.audio[under] / np.float32(32768))[..., None]
+            audio = self.said.clips(label, grounds, seed)
+        return Batch(image, audio, label, torch.full_like(label, -1))
+
+    def whole(self, size: int, settings: Settings, seed: int) -> Batch:
+        """Clips of the bank; many of the labelled ones with a new picture and a new sound."""
+        batch = self.bank.random(size, seed, 0, settings.digits)
         rng = np.random.default_rng(seed)
         new = torch.from_numpy(rng.random(size) < settings.drawn) & (batch.label >= 0)
-        frames = piece.frames
-        pictures = batch.image[batch.label < 0, frames[0]]
-        batch.image[new, slice(*frames)] = drawn.clips(
-            batch.label[new], pictures, frames[1] - frames[0], seed
+        others = batch.label < 0
+        batch.image[new] = self.drawn.clips(
+            batch.label[new], batch.image[others, 0], FRAMES, seed
         )
-    return replace(batch, image=batch.image[:, slice(*piece.frames)])
+        batch.audio[new] = self.said.clips(batch.label[new], batch.audio[others], seed)
+        return batch
 
 
 def optimisers(
@@ -230,12 +256,12 @@ def main() -> None:
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     checkpoint = work / "checkpoint.pt"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bank, drawn = Bank(work / "train"), Drawn(work / "media/digits/mnist_images.npz")
+    clips_of = Clips(work)
 
     torch.manual_seed(settings.seed)
     torch.set_flush_denormal(True)  # the optimiser's smallest moments would be ten times slower
     module = MultimodalAutoencoder(preset("small"))
-    first = bank.random(settings.start_clips, settings.seed, 2**31)
+    first = clips_of.bank.random(settings.start_clips, settings.seed, 2**31)
     clips = {"image": first.image, "audio": first.audio}
     step, used, steps = 0, 0.0, settings.pieces + settings.whole
     state = None
@@ -268,7 +294,7 @@ def main() -> None:
                 group["lr"] = rate * rate_at(step, settings)
         whole = step >= settings.pieces
         piece = WHOLE if whole else choose(seed_of(settings.seed, step))
-        batch = a_batch(bank, drawn, piece, settings.batch // ranks, settings, step, rank)
+        batch = clips_of.of(piece, settings.batch // ranks, settings, step, rank)
         generator = torch.Generator().manual_seed(seed_of(settings.seed, step, rank, 1))
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(device.type, torch.bfloat16))

@@ -467,7 +467,7 @@ def _small() -> Config:
         },
         latents=168,
         latent_channels=320,
-        encode=Attend(heads=2, qk_channels=128, v_channels=160),
+        encode=Attend(heads=2, qk_channels=128, v_channels=160, widening=6),
         process=Attend(heads=8, qk_channels=256, v_channels=256),
         self_attends=5,
         decode=Attend(heads=1, query_residual=False),
