@@ -148,7 +148,7 @@ def test_drawn_digits_show_what_they_are_called(work, recipe):
 
 
 def test_said_digits_are_the_words_of_their_label(work, recipe):
-    """Told by the tone: the highest peak of a spectrum is at the word's own pitch times its pace."""
+    """Told by the tone: the highest peak of a spectrum is at the word's pitch times its pace."""
     from recipes.small.say import FASTEST, SLOWEST, Said
 
     said = Said(work / "spoken")
@@ -169,7 +169,9 @@ def test_the_start_hears_bands_and_sees_edges(work, recipe):
     """Features before any training: a louder tone in its own band, whatever its phase; an edge's
     direction, whatever its place; and nothing of a picture in the latents of the sound."""
     from recipes.small.bank import Bank
-    from recipes.small.start import BANDS, start_at_positions, taken
+    from recipes.small.layout import taken
+    from recipes.small.notice import BANDS
+    from recipes.small.start import start_at_positions
 
     torch.manual_seed(0)
     module = MultimodalAutoencoder(perceivio.preset("small"))

@@ -81,10 +81,13 @@ KINDS = (
 )
 
 
-def choose(seed: int) -> Piece:
-    """A random piece."""
+def choose(seed: int, kinds: str = "all") -> Piece:
+    """A random piece; of the picture alone, or the sound alone, where `kinds` says so."""
     rng = np.random.default_rng(seed)
-    blocks, sound = KINDS[rng.choice(len(KINDS), p=[share for _, share in KINDS])][0]
+    alone = {"image": [(8, False)], "sound": [(0, True)]}.get(kinds)
+    chosen = [(kind, share) for kind, share in KINDS if alone is None or kind in alone]
+    shares = np.array([share for _, share in chosen])
+    blocks, sound = chosen[rng.choice(len(chosen), p=shares / shares.sum())][0]
     if not blocks:
         return SOUND
     top, left = (BLOCK * int(rng.integers(8 - blocks + 1)) for _ in range(2))

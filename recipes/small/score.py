@@ -41,19 +41,20 @@ def snr(wanted: Tensor, got: Tensor) -> Tensor:
     return torch.where(energy > QUIET, ratio, torch.nan)
 
 
-def batches(bank: Bank, size: int = 64) -> Iterator[Batch]:
-    for first in range(0, len(bank), size):
-        yield bank.batch(np.arange(first, min(first + size, len(bank))))
+def batches(bank: Bank, only_digits: bool = False, size: int = 64) -> Iterator[Batch]:
+    rows = np.flatnonzero(bank.label >= 0) if only_digits else np.arange(len(bank))
+    for first in range(0, len(rows), size):
+        yield bank.batch(rows[first : first + size])
 
 
 @torch.inference_mode()
 def score(
-    module: MultimodalAutoencoder, bank: Bank, contrast: float = 1.0
+    module: MultimodalAutoencoder, bank: Bank, contrast: float = 1.0, only_digits: bool = False
 ) -> dict[str, dict[str, float]]:
     """Means by source, and the digits' top-1 with the label masked."""
     rows: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     names = {s: str(about["name"]) for s, about in enumerate_sources(bank.sources)}
-    for batch in batches(bank):
+    for batch in batches(bank, only_digits):
         mean = batch.image.mean((1, 3, 4), keepdim=True)
         image = mean + contrast * (batch.image - mean)
         given = {"image": image, "audio": batch.audio}

@@ -16,7 +16,7 @@ import math
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +32,11 @@ from perceivio.weights import save_module
 from recipes.small.bank import Bank, Batch
 from recipes.small.common import FRAMES, SAMPLES, SIDE
 from recipes.small.draw import Drawn, seed_of
+from recipes.small.layout import WHERE, free, taken, writers
 from recipes.small.pieces import WHOLE, Piece, choose, look, patches_in
 from recipes.small.say import Said
 from recipes.small.score import score, table
-from recipes.small.start import WHERE, fit_outputs, free, start_at_positions, taken, writers
+from recipes.small.start import fit_outputs, start_at_positions
 
 GROUNDS = 24  # pictures and sounds of the bank that go under the digits of a batch
 
@@ -75,6 +76,13 @@ class Settings:
     size_weight: float = 0.01  # of the features that latents of the picture and the sound end with,
     size_from: int = 30  # from this step on: square, over that of a latent's place
     start_clips: int = 512
+    # What `ablate.py` takes away, one at a time.
+    kinds: str = "all"  # of pieces: all, image or sound
+    features: bool = True  # of edges and bands at the start
+    logarithms: bool = True  # of the bands' loudness
+    neighbours: bool = True  # that a head looks at from the start
+    muon: bool = True  # else AdamW for all matrices
+    widening: int = 0  # of the encoder's first MLP; 0: the preset's
     seed: int = 0
     checkpoint_every: int = 100
     score_every: int = 0
@@ -195,7 +203,7 @@ class Clips:
 
 def optimisers(
     module: MultimodalAutoencoder, settings: Settings, whole: bool
-) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+) -> tuple[torch.optim.Optimizer, ...]:
     """Muon for the matrices that are to find out features, AdamW for everything else. In the first
     part, what reads and what writes content stays as it was started."""
     adding = {id(linear.weight) for linear in writers(module)}
@@ -208,7 +216,7 @@ def optimisers(
         parameter.requires_grad_(whole or label or (hidden and name.startswith("encoder")))
         if not parameter.requires_grad:
             continue
-        if hidden and parameter.dim() == 2:
+        if settings.muon and hidden and parameter.dim() == 2:
             muon[id(parameter) in adding].append(parameter)
             continue
         rate = settings.whole_rate if whole else settings.rate
@@ -222,6 +230,9 @@ def optimisers(
     if whole:
         rates = (settings.whole_muon_rate, settings.whole_write_rate)
     found_out = [{"params": p, "lr": r} for p, r in zip(muon, rates, strict=True)]
+    found_out = [group for group in found_out if group["params"]]
+    if not found_out:
+        return (torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-9),)
     return (
         torch.optim.Muon(found_out, lr=rates[0], weight_decay=settings.muon_decay, ns_steps=4),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-9),
@@ -249,7 +260,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".data/small"))
     for name, value in asdict(Settings()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+        told = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            parser.add_argument(told, action=argparse.BooleanOptionalAction, default=value)
+        else:
+            parser.add_argument(told, type=type(value), default=value)
     arguments = vars(parser.parse_args())
     work: Path = arguments.pop("work")
     settings = Settings(**arguments)
@@ -260,7 +275,10 @@ def main() -> None:
 
     torch.manual_seed(settings.seed)
     torch.set_flush_denormal(True)  # the optimiser's smallest moments would be ten times slower
-    module = MultimodalAutoencoder(preset("small"))
+    config = preset("small")
+    if settings.widening:
+        config = replace(config, encode=replace(config.encode, widening=settings.widening))
+    module = MultimodalAutoencoder(config)
     first = clips_of.bank.random(settings.start_clips, settings.seed, 2**31)
     clips = {"image": first.image, "audio": first.audio}
     step, used, steps = 0, 0.0, settings.pieces + settings.whole
@@ -270,7 +288,8 @@ def main() -> None:
         module.load_state_dict(state["module"])
         step, used = state["step"], state["used"]
     else:
-        start_at_positions(module, clips)
+        given = (settings.features, settings.logarithms, settings.neighbours)
+        start_at_positions(module, clips, *given)
     module.to(device)
     both = optimisers(module, settings, whole=step > settings.pieces)
     peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in both]
@@ -293,7 +312,7 @@ def main() -> None:
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * rate_at(step, settings)
         whole = step >= settings.pieces
-        piece = WHOLE if whole else choose(seed_of(settings.seed, step))
+        piece = WHOLE if whole else choose(seed_of(settings.seed, step), settings.kinds)
         batch = clips_of.of(piece, settings.batch // ranks, settings, step, rank)
         generator = torch.Generator().manual_seed(seed_of(settings.seed, step, rank, 1))
         with ExitStack() as stack:
