@@ -67,6 +67,7 @@ class Settings:
     # Shares of the whole clips in which a modality is masked. The label's is the paper's.
     mask_label: float = 0.5
     mask_image: float = 0.15
+    mask_image_of_digits: float = 0.3
     mask_audio: float = 0.15
     # Share of a whole clip's output queries that are decoded (the paper decodes 512 of each kind).
     decode: float = 0.5
@@ -107,7 +108,7 @@ def losses(
     device = module.encoder.latents.device
     unlabelled = batch.label < 0
 
-    def chance(share: float) -> Tensor:
+    def chance(share: float | Tensor) -> Tensor:
         return torch.rand(len(batch.label), generator=generator) < share
 
     inputs = batch.inputs(config.modalities["label"].channels)
@@ -115,7 +116,8 @@ def losses(
     masked: dict[str, Tensor] = {}
     points: dict[str, Tensor] = dict(piece.points)
     if piece is WHOLE:
-        masked = {"image": chance(settings.mask_image), "audio": chance(settings.mask_audio)}
+        hidden = torch.where(unlabelled, settings.mask_image, settings.mask_image_of_digits)
+        masked = {"image": chance(hidden), "audio": chance(settings.mask_audio)}
         masked["audio"] &= ~masked["image"]  # never both: nothing would be left to tell from
         masked["label"] = chance(settings.mask_label) | masked["image"] | masked["audio"]
         masked["label"] |= unlabelled
