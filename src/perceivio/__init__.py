@@ -28,12 +28,17 @@ _HOMES = {
     "read": "pipeline",
     "write": "pipeline",
     "reconstruct": "pipeline",
-    "classify": "pipeline",
+    "encode": "keep",
+    "decode": "keep",
+    "classify": "keep",
+    "open_latents": "latents",
+    "LatentsFile": "latents",
 }
 __all__ = [
     "Attend",
     "Autoencoder",
     "Config",
+    "LatentsFile",
     "MediaError",
     "Modality",
     "MultimodalAutoencoder",
@@ -41,7 +46,10 @@ __all__ = [
     "Prediction",
     "classify",
     "convert",
+    "decode",
+    "encode",
     "load",
+    "open_latents",
     "preset",
     "read",
     "reconstruct",
@@ -52,8 +60,10 @@ if TYPE_CHECKING:
     from .autoencoder import Autoencoder, Prediction, load
     from .config import Attend, Config, Modality, preset
     from .errors import MediaError, PerceivioError
+    from .keep import classify, decode, encode
+    from .latents import LatentsFile, open_latents
     from .model import MultimodalAutoencoder
-    from .pipeline import classify, read, reconstruct, write
+    from .pipeline import read, reconstruct, write
     from .weights import convert
 
 
