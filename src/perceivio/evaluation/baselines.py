@@ -161,7 +161,7 @@ def pooled_grid(shape: tuple[int, int, int], points: int) -> tuple[int, int, int
     pixels = max(1, points // moments)
     if pixels >= height * width:
         return moments, height, width
-    rows = min(height, max(1, isqrt(pixels * height // width)))
+    rows = min(height, pixels, max(1, isqrt(pixels * height // width)))
     columns = min(width, max(1, pixels // rows))
     return moments, rows, columns
 
