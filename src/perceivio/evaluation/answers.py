@@ -49,7 +49,10 @@ class Baseline(Protocol):
     note  one line: what it is, and how its values or bits are split
     """
 
-    name: str
-    note: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def note(self) -> str: ...
 
     def __call__(self, clip: Clip) -> Answer: ...
