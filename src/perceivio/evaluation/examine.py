@@ -142,9 +142,9 @@ class Examiner:
         """Latents (B, N, D) as they come back from being kept in this precision."""
         if self.precision == "float32":
             return latents
-        shape = latents.shape[1:]
-        kept = [unpack(pack(each, self.precision), self.precision, *shape) for each in latents]
-        return torch.stack(kept)
+        config, precision = self.model.config, self.precision
+        size = config.latents, config.latent_channels
+        return torch.stack([unpack(pack(each, precision), precision, *size) for each in latents])
 
     def _weights(self, window: Window) -> dict[str, float]:
         """How much each figure of a window counts: by how much of it is real."""

@@ -20,7 +20,7 @@ CLOSEST = 1e-10  # mean square error: 100 dB
 SILENT = 1e-9  # mean square of sound below which it is none: -90 dB, a step of 16-bit samples
 # SSIM as its authors set it (Wang et al. 2004), on R, G and B, whole windows of 11 x 11 only.
 SSIM_WIDTH, SSIM_SIGMA, SSIM_CONSTANTS = 11, 1.5, (0.01**2, 0.03**2)
-# The log-mel distance: windows of 25 ms every 10 ms, 64 bands, at least -80 dB of a full-scale sine.
+# Log-mel distance: windows of 25 ms every 10 ms, 64 bands, at least -80 dB of a full-scale sine.
 MEL_WINDOW, MEL_HOP, MEL_BANDS, MEL_FLOOR = 0.025, 0.010, 64, 1e-8
 
 FIGURES = ("video_psnr", "video_ssim", "audio_psnr", "audio_snr", "log_mel")
