@@ -25,7 +25,7 @@ COLUMNS = {
         " higher is nearer, 100 at most",
     ),
     "video_ssim": Column(
-        "SSIM", "", 4,
+        "SSIM", "", 3,
         "structural similarity of frames (Gaussian window of 11 pixels, sigma 1.5, K1 0.01,"
         " K2 0.03; mean of R, G, B); 1 is the same",
     ),
@@ -44,7 +44,10 @@ COLUMNS = {
         "how far the sound's spectra (64 mel bands, 25 ms) are apart, on average; lower is nearer",
     ),
     "values": Column("values", "", 0, "numbers kept of a window"),
-    "bits": Column("bits", "", 0, "bits kept of a window, on average; of the model: its latents"),
+    "bits": Column(
+        "bits", "", 0,
+        "bits kept of a window, on average: of the model its latents, of codecs picture + sound",
+    ),
 }  # fmt: skip
 CLASSES = {
     "top1": "top-1 of windows",
@@ -118,13 +121,11 @@ def ratios(found: Evaluation) -> list[tuple[str, str]]:
 
 def remarks(found: Evaluation) -> list[str]:
     """What one should know beside the figures, a line each."""
-    summary, lines = found.summary, []
-    low, high = MIDDLE
-    if summary.files > 1:
-        lines.append(
-            f"In brackets: the middle {high - low:.0f} % of {RESAMPLES:,} means over files that"
-            " are drawn anew (bootstrap over source files, not windows)."
-        )
+    summary, (low, high) = found.summary, MIDDLE
+    lines = [
+        f"In brackets: the middle {high - low:.0f} % of {RESAMPLES:,} means over files that are"
+        " drawn anew (bootstrap over source files, not windows)."
+    ] * (summary.files > 1)
     if summary.files < FEW:
         lines.append(
             f"Of {_count(summary.files, 'file')} only: an interval over so few says little."
