@@ -93,7 +93,7 @@ def evaluate(
     from .evaluation.run import evaluate
 
     began = time.perf_counter()
-    folder = output if output is not None else Path(f"{Path(model).stem}_evaluation")
+    folder = output if output is not None else _folder_for(model)
     if folder.exists() and not folder.is_dir():
         raise PerceivioError(f"{folder}: is a file; name a folder with -o")
     with progress(model) as advance:
@@ -118,6 +118,11 @@ def evaluate(
         plain.print(f"  took     {time.perf_counter() - began:.1f} s")
         plain.print(f"  wrote    {escape(str(folder))}: report.html, evaluation.json, files.csv")
     return BAD_INPUT if strict and found.summary.failed else 0
+
+
+def _folder_for(model: str) -> Path:
+    """In the folder we are in, called after the model."""
+    return Path(f"{Path(model).name.removesuffix('.pkl')}_evaluation")
 
 
 def _print(found: Evaluation) -> None:

@@ -140,8 +140,24 @@ def remarks(found: Evaluation) -> list[str]:
             f"{_count(summary.failed, 'file')} could not be evaluated: {summary.reasons[0]}"
             + (", ..." if summary.failed > 1 else "")
         )
+    lines += _partly(found)
     lines.append(_classes_remark(found))
     return [line for line in lines if line]
+
+
+def _partly(found: Evaluation) -> list[str]:
+    """Who does not answer for every file that the model answers for: of a codec, the coarsest
+    stream may take more bits than there are."""
+    figures, lines = found.summary.figures, []
+    for what in ("video_psnr", "audio_psnr"):
+        every = figures.get(found.model["name"], {}).get(what)
+        for who, of in figures.items():
+            if every and what in of and of[what].files < every.files:
+                lines.append(
+                    f"{who} answers for {of[what].files:,} of {_count(every.files, 'file')}:"
+                    f" {COLUMNS[what].name}."
+                )
+    return lines
 
 
 def _classes_remark(found: Evaluation) -> str:
