@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from math import exp, log
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ OPUS_RATES = (6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # thousand bits a second
 LATENTS, ALONE, WHOLE = "latents", "each window alone", "whole file"
 
 Medium = Literal["picture", "sound"]
+MEDIA: tuple[Medium, ...] = get_args(Medium)
 Progress = Callable[[float, float], None]  # files done, files in all
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .plot import Line, Panel, drawn
-from .rates import ALONE, LATENTS, WHOLE, Curve, Medium, Point, Rates
+from .rates import ALONE, LATENTS, MEDIA, WHOLE, Curve, Medium, Point, Rates
 
 CODECS: dict[Medium, str] = {"picture": "H.264", "sound": "Opus"}
 MEASURES: dict[Medium, str] = {"picture": "PSNR", "sound": "SNR"}
@@ -14,7 +14,8 @@ def table(rates: Rates) -> str:
     """A row for each precision: its bits, what comes back, and what codecs need for the same."""
     picture, sound = rates.curve("picture", LATENTS), rates.curve("sound", LATENTS)
     heads, columns = ["latents as", "kbit/s"], [_names(picture or sound), _both(picture, sound)]
-    for medium, curve in (("picture", picture), ("sound", sound)):
+    for medium in MEDIA:
+        curve = rates.curve(medium, LATENTS)
         if curve is None:
             continue
         if medium == "picture":
@@ -33,7 +34,7 @@ def table(rates: Rates) -> str:
 def plot(rates: Rates) -> str:
     """Both media over their bits, as the text of an SVG file."""
     panels = []
-    for medium in ("picture", "sound"):
+    for medium in MEDIA:
         lines = [_line(rates, c) for c in rates.curves if c.medium == medium]
         lines = [line for line in lines if line.points]
         if lines:
