@@ -29,6 +29,7 @@ _HOMES = {
     "write": "pipeline",
     "reconstruct": "pipeline",
     "classify": "pipeline",
+    "evaluate": "evaluation.run",
 }
 __all__ = [
     "Attend",
@@ -41,6 +42,7 @@ __all__ = [
     "Prediction",
     "classify",
     "convert",
+    "evaluate",
     "load",
     "preset",
     "read",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from .autoencoder import Autoencoder, Prediction, load
     from .config import Attend, Config, Modality, preset
     from .errors import MediaError, PerceivioError
+    from .evaluation.run import evaluate
     from .model import MultimodalAutoencoder
     from .pipeline import classify, read, reconstruct, write
     from .weights import convert

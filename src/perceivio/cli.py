@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from . import __version__
 from .cli_data import data
+from .cli_evaluate import evaluate
 from .cli_train import train
 from .console import Json, Overwrite, aside, complain, plain, print_json, progress
 from .errors import PerceivioError
@@ -57,6 +58,7 @@ Duration = Annotated[
 Top = Annotated[int, Parameter(help="Classes to name.", validator=validators.Number(gte=1))]
 
 app.command(data)
+app.command(evaluate)
 app.command(train)
 
 

@@ -1,0 +1,147 @@
+"""The verb `perceivio evaluate`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter, validators
+from rich.markup import escape
+
+from .console import Json, aside, plain, print_json, progress
+from .errors import PerceivioError
+
+if TYPE_CHECKING:
+    from .evaluation.result import Evaluation
+
+BAD_INPUT = 2
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        Parameter(
+            help="Shipped weights, a Hugging Face hub id, a folder, or DeepMind's pickle; see"
+            " `perceivio models`."
+        ),
+    ],
+    data: Annotated[
+        list[str],
+        Parameter(
+            help="Folders, media files, or indexes (.parquet) that `perceivio data index` wrote.",
+            negative=(),
+            consume_multiple=True,
+        ),
+    ],
+    /,
+    *,
+    output: Annotated[
+        Path | None,
+        Parameter(
+            name=["--output", "-o"],
+            help="Folder to write; without it MODEL_evaluation in the current folder.",
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["float32", "float16", "int8", "int4"],
+        Parameter(help="In which latents are kept before they are decoded."),
+    ] = "float32",
+    windows: Annotated[
+        int | None,
+        Parameter(
+            help="Windows of a file at most, spread evenly over it; without it, all.",
+            validator=validators.Number(gte=1),
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        Parameter(help="The first so many files only.", validator=validators.Number(gte=1)),
+    ] = None,
+    codecs: Annotated[
+        bool, Parameter(help="H.264 and Opus at the latents' bits among the baselines.")
+    ] = True,
+    root: Annotated[
+        str | None,
+        Parameter(help="Folder in which the clips of an index are, where it is not its own."),
+    ] = None,
+    strict: Annotated[
+        bool, Parameter(negative=(), help="Exit with 2 if any file could not be evaluated.")
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        Parameter(negative=(), help="Begin anew in a folder that holds something else."),
+    ] = False,
+    device: Annotated[
+        str | None,
+        Parameter(help="cpu, cuda, cuda:1, ...; without it, a GPU where there is one."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Say how well a model gives clips back, beside trivial answers and codecs on the same windows.
+
+    Picture, sound and, with the label masked, the class; means over files with intervals. Writes
+    report.html with pictures, evaluation.json and files.csv. Interrupted, even killed, the same
+    command goes on where it stopped. Files that cannot be read are counted.
+
+    Example: perceivio evaluate small videos/test -o results
+    """
+    from .autoencoder import load
+    from .evaluation.run import evaluate
+
+    began = time.perf_counter()
+    folder = output if output is not None else Path(f"{Path(model).stem}_evaluation")
+    if folder.exists() and not folder.is_dir():
+        raise PerceivioError(f"{folder}: is a file; name a folder with -o")
+    with progress(model) as advance:
+        found = evaluate(
+            load(model, device),
+            data,
+            folder,
+            precision=precision,
+            windows=windows,
+            limit=limit,
+            codecs=codecs,
+            root=root,
+            overwrite=overwrite,
+            progress=advance,
+        )
+    for reason in found.summary.reasons:
+        aside.print(f"note: left out: {escape(reason)}")
+    if json:
+        print_json(found.to_dict())
+    else:
+        _print(found)
+        plain.print(f"  took     {time.perf_counter() - began:.1f} s")
+        plain.print(f"  wrote    {escape(str(folder))}: report.html, evaluation.json, files.csv")
+    return BAD_INPUT if strict and found.summary.failed else 0
+
+
+def _print(found: Evaluation) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from .evaluation.words import COLUMNS, class_rows, ratios, remarks, rows
+
+    summary, told = found.summary, rows(found)
+    plain.print(
+        f"[bold]{escape(found.model['name'])}[/bold]  {summary.files:,} files,"
+        f" {summary.windows:,} windows of {found.model['seconds']:g} s,"
+        f" {found.settings['precision']} latents"
+    )
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("")
+    for key in told[0][1]:
+        table.add_column(f"{COLUMNS[key].name}\n{COLUMNS[key].unit}".strip(), justify="right")
+    for who, cells in told:
+        style = "bold" if who == found.model["name"] else None
+        table.add_row(
+            escape(who), *(cell.replace(" [", "\n\\[") for cell in cells.values()), style=style
+        )
+    plain.print(table)
+    for name, line in class_rows(found):
+        plain.print(f"  {name:16} {escape(line)}")
+    for ratio, formula in ratios(found):
+        plain.print(f"  {ratio:>9} {escape(formula)}")
+    for line in remarks(found):
+        plain.print(f"  {escape(line)}")
