@@ -336,7 +336,8 @@ def test_the_page_holds_figures_and_pictures(result):
     assert {path.stem for path in (output / "pictures").iterdir()} == places
     figure = found.summary.figures["minute"]["video_psnr"]
     assert f"{figure.mean:.2f} [{figure.low:.2f}, {figure.high:.2f}]" in page
-    for heading in ("Best, median and worst", "What the columns are", "By class", "Compression"):
+    for heading in ("Best, median and worst", "What the columns are", "What the rows are",
+                    "By class", "Compression"):  # fmt: skip
         assert heading in page
     assert not re.search(r"(src|href)=.http", page)
     scores = [found.places[place].figures["minute"]["video_psnr"] for place in places]

@@ -152,7 +152,7 @@ def test_zonal_dct_against_numpy():
     share = 53_760 * image.size // (image.size + 10_240)
     opponent = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
     maps = sums_of_cosines(16), opponent, sums_of_cosines(64), sums_of_cosines(64)
-    waves = np.einsum("at,bc,dh,ew,tchw->abde", *maps, image, optimize=True)
+    waves = np.einsum("at,bc,dh,ew,tchw->abde", *maps, image, optimize=True).copy("C")
     t, c, h, w = np.ogrid[:16, :3, :64, :64]
     far = (144 * t**2 + h**2 + w**2) * np.where(c, 4, 1)
     order = np.argsort(far, axis=None, kind="stable")

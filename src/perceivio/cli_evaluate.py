@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
@@ -15,6 +16,7 @@ from .errors import PerceivioError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from .autoencoder import Autoencoder
     from .evaluation.result import Evaluation
 
 BAD_INPUT = 2
@@ -64,6 +66,14 @@ def evaluate(
     codecs: Annotated[
         bool, Parameter(help="H.264 and Opus at the latents' bits among the baselines.")
     ] = True,
+    rates: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Also latents at every precision against H.264 and Opus over their range, on the"
+            " first 10 s of each file: rates.md, rates.svg, rates.json.",
+        ),
+    ] = False,
     root: Annotated[
         str | None,
         Parameter(help="Folder in which the clips of an index are, where it is not its own."),
@@ -96,9 +106,10 @@ def evaluate(
     folder = output if output is not None else _folder_for(model)
     if folder.exists() and not folder.is_dir():
         raise PerceivioError(f"{folder}: is a file; name a folder with -o")
+    loaded = load(model, device)
     with progress(model) as advance:
         found = evaluate(
-            load(model, device),
+            loaded,
             data,
             folder,
             precision=precision,
@@ -109,6 +120,8 @@ def evaluate(
             overwrite=overwrite,
             progress=advance,
         )
+    if rates:
+        _write_rates(loaded, data, folder, root, limit)
     for reason in found.summary.reasons:
         aside.print(f"note: left out: {escape(reason)}")
     if json:
@@ -117,12 +130,31 @@ def evaluate(
         _print(found)
         plain.print(f"  took     {time.perf_counter() - began:.1f} s")
         plain.print(f"  wrote    {escape(str(folder))}: report.html, evaluation.json, files.csv")
+        if rates:
+            plain.print("           and what bits bring: rates.md, rates.svg, rates.json")
     return BAD_INPUT if strict and found.summary.failed else 0
 
 
 def _folder_for(model: str) -> Path:
     """In the folder we are in, called after the model."""
     return Path(f"{Path(model).name.removesuffix('.pkl')}_evaluation")
+
+
+def _write_rates(
+    model: Autoencoder, data: list[str], folder: Path, root: str | None, limit: int | None
+) -> None:
+    """Those of every file that can be read; the others are counted already."""
+    from .evaluation.rates import RateMeter
+    from .evaluation.rates_told import write_rates
+    from .evaluation.sources import Sources
+
+    sources, meter = Sources.of(data, model.config, root, limit), RateMeter(model)
+    with progress("rates") as advance:
+        for number, source in enumerate(sources):
+            advance(number, sources.count)
+            with contextlib.suppress(PerceivioError), source.local() as path:
+                meter.add(path, PurePosixPath(source.name).name)
+    write_rates(meter.rates(), folder)
 
 
 def _print(found: Evaluation) -> None:
@@ -152,7 +184,8 @@ def _table(found: Evaluation, intervals: bool) -> Table:
     from rich import box
     from rich.table import Table
 
-    from .evaluation.words import COLUMNS, rows
+    from .evaluation.columns import COLUMNS
+    from .evaluation.words import rows
 
     told = rows(found)
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))

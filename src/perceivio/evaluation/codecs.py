@@ -114,20 +114,16 @@ def h264(image: Tensor, frame_rate: float, crf: float) -> tuple[Tensor, int]:
     encoder.flags |= Flags.global_header  # what is said once is then not in the packets
     packets = []
     for index, planes in enumerate(_to_planes(image)):
-        frame = av.VideoFrame(width, height, "yuv444p")
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv444p")
         frame.pts, frame.time_base = index, encoder.time_base
-        for plane, values in zip(frame.planes, planes, strict=True):
-            lines = np.zeros((plane.height, plane.line_size), np.uint8)
-            lines[:, :width] = values
-            plane.update(lines)
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
 
     decoder: Any = av.CodecContext.create("h264", "r")
     decoder.thread_count, decoder.extradata = 1, encoder.extradata
     decoded = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
-    planes = np.stack([[_pixels(plane) for plane in frame.planes] for frame in decoded])
-    assert len(planes) == frames
+    assert len(decoded) == frames
+    planes = np.stack([frame.to_ndarray() for frame in decoded])
     return _from_planes(planes), _bits(packets)
 
 
@@ -192,8 +188,3 @@ def _from_planes(planes: np.ndarray) -> Tensor:
     ycc = torch.from_numpy(planes).float()
     ycc[:, 1:] -= 128
     return torch.einsum("ij,tjhw->tihw", FROM_YCC, ycc / 255).clamp(0, 1)
-
-
-def _pixels(plane: Any) -> np.ndarray:
-    """uint8 (H, W) of a plane, whose lines may be longer in memory."""
-    return np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, : plane.width]

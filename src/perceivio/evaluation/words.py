@@ -1,60 +1,10 @@
-"""What figures are called, and what each of them is, in one line: for terminal and report alike."""
+"""How figures are told: rows of tables and remarks, for terminal and report alike."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from .columns import CLASSES, COLUMNS
 from .result import Evaluation
 from .summary import FEW, MIDDLE, RESAMPLES, Figure
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: its name, its unit, digits behind the point, what it is."""
-
-    name: str
-    unit: str
-    digits: int
-    meaning: str
-
-
-COLUMNS = {
-    "video_psnr": Column(
-        "picture PSNR", "dB", 2,
-        "10 log10(1 / mean square error) of pixels in [0, 1], of each window, then averaged;"
-        " higher is nearer, 100 at most",
-    ),
-    "video_ssim": Column(
-        "SSIM", "", 3,
-        "structural similarity of frames (Gaussian window of 11 pixels, sigma 1.5, K1 0.01,"
-        " K2 0.03; mean of R, G, B); 1 is the same",
-    ),
-    "audio_psnr": Column(
-        "sound PSNR", "dB", 2,
-        "the same as for pixels, of samples in [-1, 1]; quiet sound scores high whatever is done"
-        " to it, so see SNR",
-    ),
-    "audio_snr": Column(
-        "SNR", "dB", 2,
-        "10 log10(energy of the sound / energy of the error); silence has 0; windows without a"
-        " signal are left out",
-    ),
-    "log_mel": Column(
-        "log-mel", "dB", 2,
-        "how far the sound's spectra (64 mel bands, 25 ms) are apart, on average; lower is nearer",
-    ),
-    "values": Column("values", "", 0, "numbers kept of a window"),
-    "bits": Column(
-        "bits", "", 0,
-        "bits kept of a window, on average: of the model its latents, of codecs picture + sound",
-    ),
-}  # fmt: skip
-CLASSES = {
-    "top1": "top-1 of windows",
-    "top5": "top-5 of windows",
-    "clip_top1": "top-1 of files",
-    "clip_top5": "top-5 of files",
-}
 
 
 def rows(found: Evaluation) -> list[tuple[str, dict[str, str]]]:
@@ -95,12 +45,12 @@ def class_rows(found: Evaluation) -> list[tuple[str, str]]:
     """What is told of classes, beside what chance would give; none where no class is known."""
     figures = found.summary.figures.get(found.model["name"], {})
     told = []
-    for what, name in CLASSES.items():
+    for what, column in CLASSES.items():
         if what in figures:
             chance = ", ".join(
                 f"{how} {share[what[-4:]]:.1%}" for how, share in found.chance.items()
             )
-            told.append((name, f"{share_told(figures[what])}   ({chance})"))
+            told.append((column.name, f"{share_told(figures[what])}   ({chance})"))
     return told
 
 
