@@ -172,7 +172,7 @@ def test_the_real_baselines_and_the_command(folder, tmp_path, capsys, monkeypatc
     ran = command(capsys, "evaluate", "weights", folder / "bee", folder / "2.mkv")
     assert ran.returncode == 0, ran.err
     names = [each.name for each in baselines(own.config)]
-    for word in ("minute", *names, "picture PSNR", "SSIM", "SNR", "log-mel", "values", "bits",
+    for word in ("minute", *names, "picture", "PSNR", "SSIM", "SNR", "log-mel", "values", "bits",
                  "over 6 x 16 latent numbers", "No file has a class"):  # fmt: skip
         assert word in ran.stdout.replace("\n", " "), word
     assert "Of 2 files only" in ran.stdout

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
+from rich.console import Console
 from rich.markup import escape
 
 from .console import Json, aside, plain, print_json, progress
@@ -170,7 +171,7 @@ def _print(found: Evaluation) -> None:
     if _too_wide(table):
         table = _table(found, intervals=False)
         lines = ["Intervals are in report.html; this terminal is too narrow for them.", *lines[1:]]
-    plain.print(table, width=None if plain.is_terminal else FILE_WIDTH)
+    (plain if plain.is_terminal else Console(width=FILE_WIDTH)).print(table)
     for name, line in class_rows(found):
         plain.print(f"  {name:16} {escape(line)}")
     for ratio, formula in ratios(found):
