@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 import torch
 from data_files import command
 from evaluations import CLASSES, FRAMES, SAMPLES, STAND_INS, Perfect, make, make_folder, model
+from media_files import numbered
+from PIL import Image
 
 import perceivio
 from perceivio.data.catalogue import Index
@@ -260,6 +263,25 @@ def test_sound_alone_and_picture_alone(folder, tmp_path):
     found = evaluate(model(), tmp_path / "hum.wav", tmp_path / "out", baselines=[Perfect()])
     assert set(found.summary.figures["minute"]) == {"audio_psnr", "audio_snr", "log_mel"}
     assert found.ranked_by == "audio_snr"
+
+
+def test_a_photograph_and_a_model_without_classes(tmp_path):
+    grid = model().config.modalities
+    own = model(modalities={name: grid[name] for name in ("image", "audio")})
+    Image.fromarray(numbered(1234)).save(tmp_path / "photograph.png")
+    found = evaluate(own, tmp_path / "photograph.png", tmp_path / "out", baselines=[Perfect()])
+    assert found.summary.windows == 1
+    assert found.summary.figures["perfect"]["video_psnr"].mean == 100
+    assert set(found.summary.figures["minute"]) == {"video_psnr", "video_ssim"}
+    assert "The model has no classes." in (tmp_path / "out/report.html").read_text()
+
+
+def test_names_that_are_no_text(tmp_path):
+    path = make(tmp_path / "x.mkv", 4)
+    path = path.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mkv"))
+    evaluate(model(), path, tmp_path / "out", baselines=[Perfect()])
+    found = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert found["rows"][0]["name"] == str(path)
 
 
 def test_some_windows_spread_evenly(tmp_path):

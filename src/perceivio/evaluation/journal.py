@@ -78,7 +78,7 @@ class Journal:
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         try:
-            begun = json.loads(next(self._lines(), b""))["settings"]
+            begun = dict(json.loads(next(self._lines(), b""))["settings"])
         except (ValueError, KeyError, TypeError) as error:
             raise PerceivioError(
                 f"{self._path}: is no journal of an evaluation; name another folder with -o"
@@ -98,4 +98,4 @@ class Journal:
 
 
 def _line(plain: Mapping[str, Any]) -> bytes:
-    return json.dumps(plain, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    return json.dumps(plain, allow_nan=False).encode() + b"\n"

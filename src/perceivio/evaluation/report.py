@@ -77,7 +77,8 @@ def _whole(path: Path) -> Iterator[IO[str]]:
     """A text file that appears when the block has ended well."""
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
+        # Names of files can be no text at all.
+        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             yield file
         part.replace(path)
     finally:
@@ -86,11 +87,11 @@ def _whole(path: Path) -> Iterator[IO[str]]:
 
 def _write_json(file: IO[str], found: Evaluation, files: Iterable[File]) -> None:
     """The evaluation, and behind it a row a file, one at a time."""
-    head = json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
+    head = json.dumps(found.to_dict(), allow_nan=False, indent=1)
     file.write(head.removesuffix("\n}") + ',\n "rows": [')
     for number, row in enumerate(files):
         file.write(",\n  " if number else "\n  ")
-        file.write(json.dumps(row.to_dict(), ensure_ascii=False, allow_nan=False))
+        file.write(json.dumps(row.to_dict(), allow_nan=False))
     file.write("\n ]\n}\n")
 
 

@@ -71,7 +71,8 @@ class Sources:
             raise PerceivioError(f"{', '.join(map(str, data))}: no clips are there")
         digest = hashlib.sha256()
         for source in found:
-            digest.update(f"{source.name}\0{source.label}\0{source.size}\n".encode())
+            told = f"{source.name}\0{source.label}\0{source.size}\n"
+            digest.update(told.encode(errors="surrogateescape"))
         return cls(parts, found.count, digest.hexdigest()[:16])
 
     def __iter__(self) -> Iterator[Source]:
