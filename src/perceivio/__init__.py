@@ -33,6 +33,7 @@ _HOMES = {
     "classify": "keep",
     "open_latents": "latents",
     "LatentsFile": "latents",
+    "evaluate": "evaluation.run",
 }
 __all__ = [
     "Attend",
@@ -48,6 +49,7 @@ __all__ = [
     "convert",
     "decode",
     "encode",
+    "evaluate",
     "load",
     "open_latents",
     "preset",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from .autoencoder import Autoencoder, Prediction, load
     from .config import Attend, Config, Modality, preset
     from .errors import MediaError, PerceivioError
+    from .evaluation.run import evaluate
     from .keep import classify, decode, encode
     from .latents import LatentsFile, open_latents
     from .model import MultimodalAutoencoder

@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from . import __version__
 from .cli_data import data
+from .cli_evaluate import evaluate
 from .cli_latents import decode, encode
 from .cli_train import train
 from .console import Json, Overwrite, aside, complain, plain, print_json
@@ -52,6 +53,7 @@ app = App(
 )
 
 app.command(data)
+app.command(evaluate)
 app.command(train)
 app.command(encode)
 app.command(decode)
