@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .evaluation.result import Evaluation
 
 BAD_INPUT = 2
+PAPER_WIDTH = 120  # characters that the paper's table is given, whatever the terminal's width
 
 
 def evaluate(
@@ -111,7 +112,8 @@ def evaluate(
     folder = output if output is not None else Path(f"{Path(model).stem}_evaluation")
     if folder.exists() and not folder.is_dir():
         raise PerceivioError(f"{folder}: is a file; name a folder with -o")
-    folders = {each: folder / name if also else folder for each, name in _names(models).items()}
+    names = _names(models)
+    folders = {each: folder / name if also else folder for each, name in names.items()}
     data = [_index(each, root, folder) if each.endswith(".csv") else each for each in data]
     evaluations: dict[str, Evaluation] = {}
     for each, where in folders.items():
@@ -136,7 +138,7 @@ def evaluate(
             _print(found)
             plain.print(f"  took     {time.perf_counter() - began:.1f} s")
             plain.print(f"  wrote    {escape(str(where))}: report.html, evaluation.json, files.csv")
-    rows = [the_paper.row(found, each) for each, found in evaluations.items()]
+    rows = [the_paper.row(found, names[each]) for each, found in evaluations.items()]
     if json:
         told = [found.to_dict() for found in evaluations.values()]
         table = {"paper": [each.to_dict() for each in (*the_paper.PAPER, *rows)]} if paper else {}
@@ -189,12 +191,12 @@ def _print_paper(rows: Sequence[Row]) -> None:
     from .evaluation.paper import COLUMNS, cells
 
     table = Table(box=box.SIMPLE, pad_edge=False, title="Kinetics-700-2020, the paper's table")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for head in COLUMNS.values():
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for name, told in cells(rows):
         table.add_row(escape(name), *told)
-    plain.print(table)
+    plain.print(table, crop=False, width=max(plain.width, PAPER_WIDTH))
     plain.print(
         "  Ratio by the paper's count. PSNR with peak 1, the label masked for top-1; the paper says"
         " neither\n  its peak nor which windows it took. Only an 88x checkpoint was ever published."
