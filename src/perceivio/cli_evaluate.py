@@ -186,6 +186,7 @@ def _index(annotations: str, root: str | None, folder: Path) -> str:
 def _print_paper(rows: Sequence[Row]) -> None:
     """The paper's rows and ours, under the same heads."""
     from rich import box
+    from rich.console import Console
     from rich.table import Table
 
     from .evaluation.paper import COLUMNS, cells
@@ -196,7 +197,7 @@ def _print_paper(rows: Sequence[Row]) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     for name, told in cells(rows):
         table.add_row(escape(name), *told)
-    plain.print(table, crop=False, width=max(plain.width, PAPER_WIDTH))
+    Console(width=max(plain.width, PAPER_WIDTH), highlight=False).print(table)
     plain.print(
         "  Ratio by the paper's count. PSNR with peak 1, the label masked for top-1; the paper says"
         " neither\n  its peak nor which windows it took. Only an 88x checkpoint was ever published."
