@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .evaluation.result import Evaluation
 
 BAD_INPUT = 2
-PAPER_WIDTH = 120  # characters that the paper's table is given, whatever the terminal's width
+PAPER_WIDTH = 140  # characters that the paper's table is given, whatever the terminal's width
 
 
 def evaluate(
