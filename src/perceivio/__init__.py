@@ -29,6 +29,9 @@ _HOMES = {
     "write": "pipeline",
     "reconstruct": "pipeline",
     "classify": "pipeline",
+    "embed": "embeddings",
+    "search": "searching",
+    "attention": "attention_maps",
 }
 __all__ = [
     "Attend",
@@ -39,21 +42,27 @@ __all__ = [
     "MultimodalAutoencoder",
     "PerceivioError",
     "Prediction",
+    "attention",
     "classify",
     "convert",
+    "embed",
     "load",
     "preset",
     "read",
     "reconstruct",
+    "search",
     "write",
 ]
 
 if TYPE_CHECKING:
+    from .attention_maps import attention
     from .autoencoder import Autoencoder, Prediction, load
     from .config import Attend, Config, Modality, preset
+    from .embeddings import embed
     from .errors import MediaError, PerceivioError
     from .model import MultimodalAutoencoder
     from .pipeline import classify, read, reconstruct, write
+    from .searching import search
     from .weights import convert
 
 

@@ -16,7 +16,9 @@ from cyclopts import App, CycloptsError, Parameter, validators
 from rich.markup import escape
 
 from . import __version__
+from .cli_attention import attention
 from .cli_data import data
+from .cli_embed import embed, search
 from .cli_train import train
 from .console import Json, Overwrite, aside, complain, plain, print_json, progress
 from .errors import PerceivioError
@@ -58,6 +60,9 @@ Top = Annotated[int, Parameter(help="Classes to name.", validator=validators.Num
 
 app.command(data)
 app.command(train)
+app.command(embed)
+app.command(search)
+app.command(attention)
 
 
 @app.command
