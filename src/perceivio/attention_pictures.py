@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -37,7 +38,7 @@ TITLES: dict[Side, str] = {
     "writes": "where latents write to",
 }
 LEGENDS: dict[Side, str] = {
-    "reads": "Weights that the latent gives to input tokens; they sum to 100 % over all modalities.",
+    "reads": "Weights that the latent gives to tokens; over all modalities they sum to 100 %.",
     "writes": "Weights that output queries give to the latent; over all latents they sum to 100 %.",
 }
 BEFORE: dict[Side, str] = {"reads": "from", "writes": "of"}
@@ -160,9 +161,7 @@ def _curve(values: np.ndarray | None) -> np.ndarray:
         return np.zeros((CURVE, 2), np.float32)
     values = values / max(float(np.abs(values).max()), 1e-6)
     edges = np.arange(CURVE + 1) * len(values) // CURVE
-    spans = [
-        values[a : max(b, a + 1)] for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    spans = [values[a : max(b, a + 1)] for a, b in pairwise(edges)]
     return np.array([(span.min(), span.max()) for span in spans], np.float32)
 
 
@@ -202,8 +201,7 @@ def _over_frame(frame: np.ndarray, strength: np.ndarray, width: int) -> Image.Im
 def _over_curve(curve: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """A curve in ink over columns of a strength (n,) in [0, 1]: uint8 (CELL, CURVE, 3)"""
     edges = np.arange(CURVE + 1) * len(strength) // CURVE
-    spans = zip(edges[:-1], edges[1:], strict=True)
-    alpha = np.array([strength[a : max(b, a + 1)].max() for a, b in spans], np.float32)
+    alpha = np.array([strength[a : max(b, a + 1)].max() for a, b in pairwise(edges)], np.float32)
     alpha = alpha[None, :, None]
     ground = np.full((CELL, CURVE, 3), 240, np.float32) * (1 - alpha) + COLOUR * alpha
     height = np.arange(CELL)[:, None]

@@ -193,7 +193,8 @@ class Rows:
 
     @classmethod
     def of(cls, batch: pa.RecordBatch, first: int, channels: int) -> Rows:
-        files, starts, stops = (batch.column(name).to_pylist() for name in ("file", "start", "stop"))
+        names = "file", "start", "stop"
+        files, starts, stops = (batch.column(name).to_pylist() for name in names)
         flat: Any = batch.column("embedding").flatten()
         vectors = flat.to_numpy(zero_copy_only=False).reshape(-1, channels)
         return cls(first, files, starts, stops, vectors)

@@ -88,7 +88,7 @@ def search(
     rows = Table(table)
     if isinstance(query, int):
         if model is not None or at is not None or start or duration is not None:
-            raise PerceivioError("a row of the table is a query by itself: name no model and no times")
+            raise PerceivioError("a row of the table is a query by itself: no model, no times")
         wanted = _row(rows, query)
     else:
         wanted = _windows(query, rows, model, at, start, duration, device)
