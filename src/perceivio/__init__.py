@@ -28,15 +28,20 @@ _HOMES = {
     "read": "pipeline",
     "write": "pipeline",
     "reconstruct": "pipeline",
-    "classify": "pipeline",
     "embed": "embeddings",
     "search": "searching",
     "attention": "attention_maps",
+    "encode": "keep",
+    "decode": "keep",
+    "classify": "keep",
+    "open_latents": "latents",
+    "LatentsFile": "latents",
 }
 __all__ = [
     "Attend",
     "Autoencoder",
     "Config",
+    "LatentsFile",
     "MediaError",
     "Modality",
     "MultimodalAutoencoder",
@@ -45,8 +50,11 @@ __all__ = [
     "attention",
     "classify",
     "convert",
+    "decode",
     "embed",
+    "encode",
     "load",
+    "open_latents",
     "preset",
     "read",
     "reconstruct",
@@ -60,8 +68,10 @@ if TYPE_CHECKING:
     from .config import Attend, Config, Modality, preset
     from .embeddings import embed
     from .errors import MediaError, PerceivioError
+    from .keep import classify, decode, encode
+    from .latents import LatentsFile, open_latents
     from .model import MultimodalAutoencoder
-    from .pipeline import classify, read, reconstruct, write
+    from .pipeline import read, reconstruct, write
     from .searching import search
     from .weights import convert
 

@@ -8,13 +8,13 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.markup import escape
 
-from .cli_options import Device, Model
 from .console import Json, Overwrite, plain, print_json
 from .errors import PerceivioError
+from .verbs import Device, MadeBy, load_model
 
 
 def attention(
-    input: Annotated[str, Parameter(help="Media file.")],
+    input: Annotated[str, Parameter(help="Media file, or file of latents.")],
     /,
     *,
     output: Annotated[
@@ -46,7 +46,7 @@ def attention(
             validator=validators.Number(gte=1, lte=16),
         ),
     ] = 2,
-    model: Model = "small",
+    model: MadeBy = None,
     overwrite: Overwrite = False,
     device: Device = None,
     json: Json = False,
@@ -54,16 +54,17 @@ def attention(
     """Draw where latents read from and where they write to, in one window of a file.
 
     Writes NAME_reads.png and NAME_writes.png: one row a latent, heat maps over frames and over the
-    waveform.
+    waveform. Of a file of latents, which does not hold what was read, only the second.
 
     Example: perceivio attention clip.mp4 --at 1.28 --top 3
     """
     from . import looking
-    from .autoencoder import load
+    from .keep import model_for
 
     chosen = None if latents is None else _numbers(latents)
+    ready = model_for(input, model, lambda name: load_model(name, device))
     report = looking.look(
-        input, output, load(model, device), at=at, latents=chosen, top=top, overwrite=overwrite
+        input, output, ready, at=at, latents=chosen, top=top, overwrite=overwrite
     )
     if json:
         print_json(report.to_dict())

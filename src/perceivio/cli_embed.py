@@ -9,16 +9,17 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 from rich.markup import escape
 
-from .cli_options import Device, Duration, Model, Start
 from .console import Json, Overwrite, aside, complain, plain, print_json, progress
 from .errors import PerceivioError
-
-BAD_INPUT = 2
+from .verbs import BAD_INPUT, Device, Duration, Model, Start, load_model, print_pace
 
 
 def embed(
     files: Annotated[
-        list[str], Parameter(help="Media files.", negative=(), consume_multiple=True)
+        list[str],
+        Parameter(
+            help="Media files, or files of latents.", negative=(), consume_multiple=True
+        ),
     ],
     /,
     *,
@@ -37,7 +38,7 @@ def embed(
     device: Device = None,
     json: Json = False,
 ) -> int:
-    """Make a vector of every window of media files, to search and to learn from.
+    """Make a vector of every window of files, to search and to learn from.
 
     Writes a Parquet table, one row a window: file, start, stop, model, embedding. Files that
     cannot be read are told and left out.
@@ -45,7 +46,6 @@ def embed(
     Example: perceivio embed films/*.mp4 -o films.parquet
     """
     from . import embeddings
-    from .autoencoder import load
 
     def tell(path: str, what: str | PerceivioError) -> None:
         if isinstance(what, PerceivioError):
@@ -53,13 +53,12 @@ def embed(
         else:
             aside.print(f"note: {escape(path)}: {escape(what)}")
 
-    ready = load(model, device)
+    ready = load_model(model, device)
     with progress(output.name) as advance:
         report = embeddings.embed(
             files,
             output,
             ready,
-            name=model,
             pooling=pooling,
             start=start,
             duration=duration,
@@ -76,8 +75,7 @@ def embed(
         f"[bold]{escape(str(output))}[/bold]  {report.windows:,} windows of {report.files:,} files,"
         f" {report.facts.channels} numbers each"
     )
-    pace = report.media_seconds / report.seconds if report.seconds else 0.0
-    plain.print(f"  took     {report.seconds:.1f} s ({pace:.2g} x real time)")
+    print_pace(report.seconds, report.media_seconds)
     if report.skipped:
         plain.print(f"  left out {len(report.skipped):,} files that could not be read to their end")
     return code
@@ -87,7 +85,8 @@ def search(
     query: Annotated[
         str,
         Parameter(
-            help="Media file; or a whole number: that row of the table, counted from 0.",
+            help="Media file, or file of latents; or a whole number: that row of the table, counted"
+            " from 0.",
             allow_leading_hyphen=True,
         ),
     ],

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -33,7 +33,8 @@ from .autoencoder import Autoencoder, load
 from .clips import Window
 from .embedding_table import Facts, TableWriter
 from .errors import PerceivioError
-from .identity import identity
+from .keep import maker
+from .latents import LatentsFile, is_latents
 from .model import MultimodalAutoencoder
 from .overlap import ahead
 from .pipeline import read
@@ -109,10 +110,20 @@ def latents_of(
 ) -> Iterator[tuple[list[Span], Tensor]]:
     """The windows of a file, some at a time: where they are, and their latents (B, N, D).
 
+    path   a media file, or a file of latents
     notes  is given, at the end, what was missing in the file and replaced
 
     Raises PerceivioError in one line for what cannot be read.
     """
+    if is_latents(path):
+        with LatentsFile(path) as file:
+            maker(file, model)
+            stop = inf if duration is None else start + duration
+            for record in file.between(start, stop):
+                yield [(record.start, record.stop)], record.latents.to(model.device)
+            if notes is not None:
+                notes += file.notes
+        return
     windows = read(path, model, start=start, duration=duration)
     size = sum(prod(modality.value_shape) for modality in model.config.modalities.values())
     for some in _alike(ahead(windows), max(1, MOST_AT_ONCE // size)):
@@ -192,23 +203,20 @@ def embed(
     overwrite: bool = False,
     progress: Callable[[float, float], None] | None = None,
     tell: Callable[[str, str | PerceivioError], None] | None = None,
-    name: str | None = None,
 ) -> EmbedReport:
     """A table of vectors: one row for each window of each file, in their order, in constant memory.
 
     model     a model, or what `load` takes
     progress  called with (files done, files in all)
     tell      called with a file and either a note on it or the error for which it is left out
-    name      what to load that model from, for whoever searches the table; None: what `model` says
 
     A file that cannot be read is left out; of one that fails on the way, the windows before stay.
     Raises PerceivioError where the table cannot be written, and where no file could be read.
     """
     began = time.perf_counter()
     ready = load(model) if isinstance(model, str) else model
-    called = model if isinstance(model, str) else model.config.name or "unnamed"
     pooler = Pooler(ready, pooling)
-    facts = Facts(identity(ready.module), name or called, pooling, pooler.channels)
+    facts = Facts(ready.identity, ready.source or ready.config.name, pooling, pooler.channels)
     report = EmbedReport(Path(target), facts)
     with TableWriter(target, facts, overwrite) as table:
         for done, source in enumerate(sources):

@@ -9,10 +9,13 @@ from typing import Any
 
 from PIL import Image
 
-from .attention_maps import Attention, attention
+from .attention_maps import Attention, attention, attention_of_latents
 from .attention_pictures import Side, draw
 from .autoencoder import Autoencoder
+from .clips import Window
 from .errors import PerceivioError
+from .keep import maker, window_of
+from .latents import LatentsFile, is_latents
 from .pipeline import clip_format, read
 from .writer import check_free, part_of
 
@@ -56,7 +59,8 @@ def look(
     top: int = 2,
     overwrite: bool = False,
 ) -> Look:
-    """Draw what latents read and write in the window of a file that begins at a second.
+    """Draw what latents read and write in the window of a file that begins at a second; of a file
+    of latents what they write, in the window that covers it.
 
     target   folder, or what the names begin with; None: the source's name, in the folder we are in
     latents  that are looked at; None: the `top` strongest of every modality
@@ -66,21 +70,33 @@ def look(
     stem = Path(source).stem
     begin = Path(target or stem)
     begin = begin / stem if begin.is_dir() else begin
-    window = next(
-        iter(read(source, model, start=at, duration=float(clip_format(model.config).seconds))), None
-    )
-    if window is None:
-        raise PerceivioError(f"{source}: holds nothing that could be read at {at:g} s")
-    sides: tuple[Side, ...] = ("reads", "writes")
+    of_latents = is_latents(source)
+    sides: tuple[Side, ...] = ("writes",) if of_latents else ("reads", "writes")
     paths = {side: begin.with_name(f"{begin.name}_{side}.png") for side in sides}
     for path in paths.values():
         check_free(path, overwrite)
-    found = attention(model, window.inputs, latents, top)
+    if of_latents:
+        with LatentsFile(source) as file:
+            maker(file, model)
+            record = file.at(at)[-1]
+        window = window_of(record)
+        found = attention_of_latents(model, record.latents, latents, top)
+    else:
+        window = _window(source, model, at)
+        found = attention(model, window.inputs, latents, top)
     for side, path in paths.items():
         title = f"{Path(source).name}, {window.start:.2f} to {window.stop:.2f} s"
         picture = draw(found, side, model.config, window.inputs, title, window.start)
         _save(picture, path)
     return Look(os.fspath(source), window.start, window.stop, found, tuple(paths.values()))
+
+
+def _window(source: str | os.PathLike[str], model: Autoencoder, at: float) -> Window:
+    """The window of a media file that begins at a second."""
+    length = float(clip_format(model.config).seconds)
+    for window in read(source, model, start=at, duration=length):
+        return window
+    raise PerceivioError(f"{source}: holds nothing that could be read at {at:g} s")
 
 
 def _save(picture: Image.Image, path: Path) -> None:

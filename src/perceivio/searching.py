@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -19,8 +20,10 @@ from .autoencoder import Autoencoder, load
 from .embedding_table import Rows, Table
 from .embeddings import Pooler, Pooling, Span, vectors_of
 from .errors import PerceivioError
-from .identity import identity, short
+from .identity import short
+from .latents import is_latents
 from .pipeline import clip_format
+from .weights import HUB_MODEL, SHIPPED
 
 DIGITS = 9  # of a cosine that count: rows that agree in these are equally near
 QUERIES = 256  # windows of a query that rows are compared with at once
@@ -168,18 +171,10 @@ def _windows(
     facts = table.facts
     if at is not None and (start or duration is not None):
         raise PerceivioError("--at names one window: leave out --start and --duration")
-    named = facts.model if model is None else model
-    ready = load(named, device) if isinstance(named, str) else named
-    mine = identity(ready.module)
-    if mine != facts.identity:
-        told = f"{named!r}" if isinstance(named, str) else "the model given"
-        raise PerceivioError(
-            f"{table.path}: was made by the model {facts.model!r} with the identity"
-            f" {short(facts.identity)}, and {told} is {short(mine)}: name that model with"
-            " --model, or run `perceivio embed` again"
-        )
-    if at is not None:
-        start, duration = at, float(clip_format(ready.config).seconds)
+    ready = _maker(table, model, device)
+    if at is not None:  # windows of latents overlap: those that cover this moment
+        start = at
+        duration = 1e-6 if is_latents(path) else float(clip_format(ready.config).seconds)
     pooler = Pooler(ready, cast("Pooling", facts.pooling))
     spans: list[Span] = []
     vectors: list[np.ndarray] = []
@@ -189,6 +184,25 @@ def _windows(
     if not spans:
         raise PerceivioError(f"{path}: holds nothing that could be read")
     return Query(os.fspath(path), [span[0] for span in spans], unit(np.concatenate(vectors)))
+
+
+def _maker(table: Table, model: Autoencoder | str | None, device: str | None) -> Autoencoder:
+    """The model that made the table: `model`, or the one that the table names. As a table may come
+    from anybody, that is loaded only where it can do no harm: see keep.maker."""
+    facts = table.facts
+    made_by = f"model {facts.model!r} ({short(facts.identity)})"
+    if model is None:
+        model = facts.model
+        if model not in (*SHIPPED, HUB_MODEL) and not (model and Path(model).exists()):
+            raise PerceivioError(f"{table.path}: was made by {made_by}; name it with --model")
+    ready = load(model, device) if isinstance(model, str) else model
+    if ready.identity != facts.identity:
+        other = f"{ready.source or ready.config.name!r} ({short(ready.identity)})"
+        raise PerceivioError(
+            f"{table.path}: was made by {made_by}, not by {other}: name that model with --model, or"
+            " run `perceivio embed` again"
+        )
+    return ready
 
 
 def _place(file: str) -> str:
