@@ -2,33 +2,26 @@
 
     python -m recipes.nearest [-o docs/nearest.png]
 
-Embeds all clips by `perceivio embed`, asks by `perceivio search`, and shows the middle frame of
-every window: left the one that was asked for, then the five nearest, each with its cosine.
+Embeds all clips, searches, and shows the middle frame of every window: left the one that was asked
+for, then the five nearest, each with its cosine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+import perceivio
 from perceivio.media import MediaReader
 from perceivio.pictures import centre_crop
 
 CLIPS = ("bbb_scene.mp4", "band.3gp", "hello.avi", "digit.mp4")
 ASKED = (("bbb_scene.mp4", 1.28), ("band.3gp", 20.48), ("band.3gp", 5.12), ("hello.avi", 3.2),
          ("digit.mp4", 0.64))  # fmt: skip
-NEAREST, CELL, GAP, LINE, WIDE = 5, 112, 6, 16, 24
-
-
-def perceivio(*arguments: object) -> str:
-    command = [sys.executable, "-m", "perceivio.cli", *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+NEAREST, CELL, GAP, LINE, WIDE = 5, 104, 14, 16, 36
 
 
 def middle(path: str, start: float, stop: float) -> Image.Image:
@@ -45,6 +38,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/nearest.png"))
     parser.add_argument("--model", default="small")
     chosen = parser.parse_args()
+    model = perceivio.load(chosen.model)
     width = (NEAREST + 1) * (CELL + GAP) + WIDE + GAP
     sheet = Image.new("RGB", (width, LINE + len(ASKED) * (CELL + 2 * LINE + GAP) + GAP), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
@@ -53,24 +47,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "assets.parquet"
         clips = [chosen.assets / name for name in CLIPS]
-        print(perceivio("embed", *clips, "-o", table, "--model", chosen.model), end="")
+        report = perceivio.embed(clips, table, model)
+        print(f"{report.windows} windows of {report.files} files")
         for row, (name, at) in enumerate(ASKED):
             path = str(chosen.assets / name)
-            told = perceivio(
-                "search", path, "--at", at, "--in", table, "--top", NEAREST + 1, "--json"
-            )
-            own, *hits = json.loads(told)["hits"]
-            assert own["file"] == path
-            assert abs(own["start"] - at) < 0.01
+            own, *hits = perceivio.search(path, table, model, at=at, top=NEAREST + 1)
+            if own.file != path or abs(own.start - at) > 0.01:
+                raise SystemExit(f"{path}: its window at {at} s is not nearest to itself")
             for place, hit in enumerate([own, *hits]):
                 x = GAP + place * (CELL + GAP) + (WIDE - GAP if place else 0)
                 y = LINE + GAP + row * (CELL + 2 * LINE + GAP)
-                sheet.paste(middle(hit["file"], hit["start"], hit["stop"]), (x, y))
-                where = f"{Path(hit['file']).stem} {hit['start']:.2f} s"
+                sheet.paste(middle(hit.file, hit.start, hit.stop), (x, y))
+                where = f"{Path(hit.file).stem} {hit.start:.2f} s"
                 pen.text((x, y + CELL), where, "black", font)
                 if place:
-                    pen.text((x, y + CELL + LINE - 2), f"{hit['cosine']:.3f}", "grey", font)
-    sheet.save(chosen.output, optimize=True)
+                    pen.text((x, y + CELL + LINE - 2), f"{hit.cosine:.3f}", "grey", font)
+    small = sheet.quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
+    small.save(chosen.output, optimize=True)
     print(f"wrote {chosen.output}")
 
 

@@ -197,7 +197,7 @@ def test_the_command_names_the_strongest_and_keeps_what_is_there(command, tmp_pa
     assert "3,17,160" in command.fails(*run, "--overwrite", "--latents", "all")
     assert "no such folder" in command.fails(*run[:2], "-o", tmp_path / "no" / "name")
     assert "absent.mp4" in command.fails("attention", tmp_path / "absent.mp4", "-o", tmp_path)
-    assert "99" in command.fails(*run, "--at", "99")
+    assert "99" in command.fails(*run, "--overwrite", "--at", "99")
     assert sorted(path.name for path in tmp_path.iterdir()) == paths
 
 
@@ -208,6 +208,23 @@ def test_a_modality_that_is_not_there_is_drawn_grey(tmp_path, command):
     assert code == 0
     window = next(iter(perceivio.read(tmp_path / "still.png")))
     assert set(window.inputs) == {"image"}
+
+
+def test_a_file_of_latents_says_what_is_written(tmp_path, command):
+    kept = tmp_path / "digit.latents"
+    perceivio.encode(ASSETS / "digit.mp4", kept, precision="float32", overlap=0)
+    run = ("--at", "0.7", "--latents", "5,160", "--json")
+    code, told, _ = command("attention", kept, "-o", tmp_path, *run)
+    assert code == 0
+    found = json.loads(told)
+    assert found["written"] == [str(tmp_path / "digit_writes.png")]
+    assert found["start"] == pytest.approx(0.64)
+    window = next(iter(perceivio.read(ASSETS / "digit.mp4", start=0.64, duration=0.64)))
+    wanted = perceivio.attention(perceivio.load("small"), window.inputs, [5, 160])
+    for number, latent in enumerate((5, 160)):
+        assert set(found["latents"][number]) == {"latent", "writes"}
+        for name, share in found["latents"][number]["writes"].items():
+            assert share == pytest.approx(wanted.shares[name][latent].item(), abs=1e-4)
 
 
 def test_a_process_of_its_own(tmp_path):

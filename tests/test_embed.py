@@ -225,6 +225,37 @@ def test_a_table_of_another_model_is_told(command, table, other, tmp_path):
     assert code == 0
 
 
+def test_files_of_latents_give_the_vectors_of_their_source(command, table, other, tmp_path):
+    kept = tmp_path / "digit.latents"
+    perceivio.encode(ASSETS / "digit.mp4", kept, precision="float32", overlap=0)
+    out = tmp_path / "t.parquet"
+    code, told, err = command("embed", kept, "-o", out)
+    assert (code, err) == (0, "")
+    rows = parquet.read_table(out).to_pylist()
+    wanted = [row for row in parquet.read_table(table).to_pylist() if "digit.mp4" in row["file"]]
+    assert [(row["start"], row["stop"]) for row in rows] == [(0, 0.64), (0.64, 1.28), (1.28, 1.92)]
+    for one, two in zip(rows, wanted, strict=True):
+        np.testing.assert_allclose(one["embedding"], two["embedding"], atol=2e-4)
+    code, told, _ = command("search", kept, "--at", "0.7", "--in", table, "--top", "1", "--json")
+    assert code == 0
+    hit = json.loads(told)["hits"][0]
+    assert (hit["start"], Path(hit["file"]).name) == (0.64, "digit.mp4")
+    line = command("embed", kept, "-o", tmp_path / "no.parquet", "-m", other)[2].splitlines()[0]
+    assert "was made by model 'small'" in line
+
+
+def test_a_table_names_no_model_that_is_loaded_from_elsewhere(command, table, tmp_path):
+    rows, path = parquet.read_table(table), tmp_path / "elsewhere.parquet"
+    told = json.loads(rows.schema.metadata[b"perceivio"]) | {"model": "somebody/weights"}
+    told = {b"perceivio": json.dumps(told).encode()}
+    parquet.write_table(rows.replace_schema_metadata(told), path)
+    line = command.fails("search", ASSETS / "digit.mp4", "--in", path)
+    assert "somebody/weights" in line
+    assert "--model" in line
+    run = ("search", ASSETS / "digit.mp4", "--in", path, "--model", "small")
+    assert command(*run)[0] == 0
+
+
 def test_what_is_no_table_of_ours_is_told(command, table, tmp_path):
     text = tmp_path / "text.parquet"
     text.write_text("no table")
