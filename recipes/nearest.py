@@ -21,7 +21,7 @@ from perceivio.pictures import centre_crop
 CLIPS = ("bbb_scene.mp4", "band.3gp", "hello.avi", "digit.mp4")
 ASKED = (("bbb_scene.mp4", 1.28), ("band.3gp", 20.48), ("band.3gp", 5.12), ("hello.avi", 3.2),
          ("digit.mp4", 0.64))  # fmt: skip
-NEAREST, CELL, GAP, LINE, WIDE = 5, 104, 14, 16, 36
+NEAREST, CELL, GAP, LINE, WIDE = 5, 88, 22, 16, 44
 
 
 def middle(path: str, start: float, stop: float) -> Image.Image:
@@ -62,8 +62,7 @@ def main() -> None:
                 pen.text((x, y + CELL), where, "black", font)
                 if place:
                     pen.text((x, y + CELL + LINE - 2), f"{hit.cosine:.3f}", "grey", font)
-    small = sheet.quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
-    small.save(chosen.output, optimize=True)
+    sheet.save(chosen.output, optimize=True)
     print(f"wrote {chosen.output}")
 
 

@@ -72,7 +72,7 @@ def look(
     begin = begin / stem if begin.is_dir() else begin
     of_latents = is_latents(source)
     sides: tuple[Side, ...] = ("writes",) if of_latents else ("reads", "writes")
-    paths = {side: begin.with_name(f"{begin.name}_{side}.png") for side in sides}
+    paths: dict[Side, Path] = {side: begin.with_name(f"{begin.name}_{side}.png") for side in sides}
     for path in paths.values():
         check_free(path, overwrite)
     if of_latents:
