@@ -227,6 +227,12 @@ def test_a_file_of_latents_says_what_is_written(tmp_path, command):
             assert share == pytest.approx(wanted.shares[name][latent].item(), abs=1e-4)
 
 
+def test_help_has_an_example(command):
+    code, told, _ = command("attention", "--help")
+    assert code == 0
+    assert "Example: perceivio attention" in told
+
+
 def test_a_process_of_its_own(tmp_path):
     run = [sys.executable, "-m", "perceivio.cli", "attention", str(ASSETS / "digit.mp4")]
     result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=600)

@@ -285,6 +285,13 @@ def test_a_pooling_that_is_not_known_is_told(small):
         Pooler(small, "largest")  # pyright: ignore
 
 
+@pytest.mark.parametrize("verb", ["embed", "search"])
+def test_help_has_an_example(command, verb):
+    code, told, _ = command(verb, "--help")
+    assert code == 0
+    assert f"Example: perceivio {verb}" in told
+
+
 def test_processes_of_their_own(tmp_path):
     def run(*arguments):
         command = [sys.executable, "-m", "perceivio.cli", *map(str, arguments)]
