@@ -28,6 +28,9 @@ _HOMES = {
     "read": "pipeline",
     "write": "pipeline",
     "reconstruct": "pipeline",
+    "embed": "embeddings",
+    "search": "searching",
+    "attention": "attention_maps",
     "encode": "keep",
     "decode": "keep",
     "classify": "keep",
@@ -45,9 +48,11 @@ __all__ = [
     "MultimodalAutoencoder",
     "PerceivioError",
     "Prediction",
+    "attention",
     "classify",
     "convert",
     "decode",
+    "embed",
     "encode",
     "evaluate",
     "load",
@@ -55,18 +60,22 @@ __all__ = [
     "preset",
     "read",
     "reconstruct",
+    "search",
     "write",
 ]
 
 if TYPE_CHECKING:
+    from .attention_maps import attention
     from .autoencoder import Autoencoder, Prediction, load
     from .config import Attend, Config, Modality, preset
+    from .embeddings import embed
     from .errors import MediaError, PerceivioError
     from .evaluation.run import evaluate
     from .keep import classify, decode, encode
     from .latents import LatentsFile, open_latents
     from .model import MultimodalAutoencoder
     from .pipeline import read, reconstruct, write
+    from .searching import search
     from .weights import convert
 
 

@@ -17,7 +17,9 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.markup import escape
 
 from . import __version__
+from .cli_attention import attention
 from .cli_data import data
+from .cli_embed import embed, search
 from .cli_evaluate import evaluate
 from .cli_latents import decode, encode
 from .cli_train import train
@@ -55,6 +57,9 @@ app = App(
 app.command(data)
 app.command(evaluate)
 app.command(train)
+app.command(embed)
+app.command(search)
+app.command(attention)
 app.command(encode)
 app.command(decode)
 

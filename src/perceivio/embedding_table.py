@@ -1,0 +1,217 @@
+"""The table of vectors that `perceivio embed` writes and `perceivio search` reads: Parquet.
+
+    file        as it was named
+    start, stop seconds on the file's clock
+    model       identity of the model (identity.py)
+    embedding   F numbers, float32
+
+Both ways go through one group of rows at a time, so memory does not grow with the table. The
+metadata say, in JSON under the key "perceivio", what the rows are.
+
+Letters: n rows, F numbers of a vector.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from .errors import PerceivioError
+from .writer import check_free, part_of
+
+METADATA = b"perceivio"  # key of our JSON in the Parquet file's metadata
+KIND, VERSION = "embeddings", 1
+ROWS = 4096  # of a group; of 320 numbers, 5 MB
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a table says of itself.
+
+    identity  of the model that made it
+    model     what that model was loaded from
+    pooling   how latents became vectors
+    channels  F
+    """
+
+    identity: str
+    model: str
+    pooling: str
+    channels: int
+
+    def schema(self) -> pa.Schema:
+        told = {"kind": KIND, "version": VERSION, **dataclasses.asdict(self)}
+        return pa.schema(
+            [
+                pa.field("file", pa.string(), nullable=False),
+                pa.field("start", pa.float64(), nullable=False),
+                pa.field("stop", pa.float64(), nullable=False),
+                pa.field("model", pa.string(), nullable=False),
+                pa.field("embedding", pa.list_(pa.float32(), self.channels), nullable=False),
+            ],
+            metadata={METADATA: json.dumps(told).encode()},
+        )
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> Facts:
+        """Raises PerceivioError where the columns are no table of vectors."""
+        try:
+            told = json.loads((schema.metadata or {})[METADATA])
+            if told.pop("kind") != KIND:
+                raise KeyError("kind")
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise PerceivioError("no table that `perceivio embed` wrote") from error
+        if told.pop("version", None) != VERSION:
+            raise PerceivioError("made by another version; run `perceivio embed` again")
+        try:
+            facts = cls(**told)
+            same = facts.schema().equals(schema)
+        except (TypeError, ValueError, pa.ArrowException) as error:
+            raise PerceivioError("its metadata are damaged") from error
+        if not same:
+            raise PerceivioError("its columns are not those that `perceivio embed` wrote")
+        return facts
+
+
+class TableWriter:
+    """Writes rows in groups to a table that appears only when it is whole.
+
+    Raises PerceivioError, in one line, where it cannot be written or exists and `overwrite` is
+    not set.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], facts: Facts, overwrite: bool = False) -> None:
+        self.path, self._facts, self._overwrite = Path(path), facts, overwrite
+        check_free(self.path, overwrite)
+        self._part, self._schema = part_of(self.path), facts.schema()
+        self._rows: list[pa.RecordBatch] = []
+        try:
+            with self._told():
+                self._file = parquet.ParquetWriter(self._part, self._schema)
+        except PerceivioError:
+            self._part.unlink(missing_ok=True)
+            raise
+
+    def add(self, file: str, spans: Sequence[tuple[float, float]], vectors: np.ndarray) -> None:
+        """Rows of one file: start and stop of n windows, and their vectors (n, F)."""
+        flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+        columns = [
+            pa.array([file] * len(spans)),
+            pa.array([start for start, _ in spans], pa.float64()),
+            pa.array([stop for _, stop in spans], pa.float64()),
+            pa.array([self._facts.identity] * len(spans)),
+            pa.FixedSizeListArray.from_arrays(flat, self._facts.channels),
+        ]
+        self._rows.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        if sum(len(batch) for batch in self._rows) >= ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        with self._told():
+            self._file.write_table(pa.Table.from_batches(self._rows, self._schema))
+        self._rows = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is not None:
+                with contextlib.suppress(OSError, pa.ArrowException):
+                    self._file.close()
+                return
+            if self._rows:
+                self._write()
+            with self._told():
+                self._file.close()
+                check_free(self.path, self._overwrite)
+                self._part.replace(self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _told(self) -> _Told:
+        return _Told(self.path, "cannot be written")
+
+
+class Table:
+    """A table of vectors, read some rows at a time.
+
+    facts  what it says of itself
+    len()  its rows
+
+    Raises PerceivioError, in one line, for what is no such table, is damaged, or is empty.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise PerceivioError(f"{path}: no such file; make one with `perceivio embed`")
+        with _Told(self.path, "is no table that can be read"):
+            self._file = parquet.ParquetFile(self.path)
+        try:
+            self.facts = Facts.of(self._file.schema_arrow)
+        except PerceivioError as error:
+            raise PerceivioError(f"{path}: {error}") from error
+        if not len(self):
+            raise PerceivioError(f"{path}: is empty")
+
+    def __len__(self) -> int:
+        return self._file.metadata.num_rows
+
+    def __iter__(self) -> Iterator[Rows]:
+        first = 0
+        with _Told(self.path, "is damaged"):
+            for batch in self._file.iter_batches(ROWS):
+                yield Rows.of(batch, first, self.facts.channels)
+                first += len(batch)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Neighbouring rows of a table.
+
+    first        number of the first of them
+    files, starts, stops  (n,)
+    vectors      (n, F) float32
+    """
+
+    first: int
+    files: list[str]
+    starts: list[float]
+    stops: list[float]
+    vectors: np.ndarray
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch, first: int, channels: int) -> Rows:
+        names = "file", "start", "stop"
+        files, starts, stops = (batch.column(name).to_pylist() for name in names)
+        flat: Any = batch.column("embedding").flatten()
+        vectors = flat.to_numpy(zero_copy_only=False).reshape(-1, channels)
+        return cls(first, files, starts, stops, vectors)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+class _Told:
+    """What Parquet's reader and writer raise, as a PerceivioError that names the file."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path, self._what = path, what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (pa.ArrowException, OSError)):
+            line = (str(error).strip().splitlines() or ["damaged"])[0]
+            raise PerceivioError(f"{self._path}: {self._what}: {line}") from error
