@@ -16,6 +16,7 @@ from perceivio.config import Modality, preset
 from perceivio.evaluation.answers import Clip
 from perceivio.evaluation.baselines import (
     AreaPooling,
+    TimePooling,
     ZonalDCT,
     baselines,
     cosines,
@@ -23,7 +24,8 @@ from perceivio.evaluation.baselines import (
     from_cosines,
     longest_waves,
     pooled,
-    pooled_grid,
+    pooled_area,
+    pooled_moments,
 )
 from perceivio.evaluation.budget import bits_of_latents, shared_bits, values_of_latents
 from perceivio.evaluation.codecs import Codecs, fit_h264, fit_opus, h264, opus
@@ -62,7 +64,7 @@ CROOKED = (
 @pytest.mark.parametrize("budget", [40, 5_000, 53_760, 10**6])
 def test_no_more_values_than_the_budget_whatever_the_clip(index, budget):
     given = CROOKED[index]
-    for baseline in (AreaPooling(budget), ZonalDCT(budget)):
+    for baseline in (AreaPooling(budget), TimePooling(budget), ZonalDCT(budget)):
         answer = baseline(given)
         assert answer.values is not None
         assert answer.values <= budget
@@ -77,8 +79,8 @@ def test_no_more_values_than_the_budget_whatever_the_clip(index, budget):
 
 @given(st.integers(1, 20), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40_000))
 @settings(deadline=None)
-def test_the_grid_fits_and_joins_frames_first(frames, height, width, points):
-    moments, rows, columns = pooled_grid((frames, height, width), points)
+def test_time_pooling_fits_and_joins_frames_first(frames, height, width, points):
+    moments, rows, columns = pooled_moments((frames, height, width), points)
     assert 1 <= moments <= frames
     assert 1 <= rows <= height
     assert 1 <= columns <= width
@@ -89,17 +91,49 @@ def test_the_grid_fits_and_joins_frames_first(frames, height, width, points):
         assert (moments + 1) * height * width > points
 
 
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2000))
+@settings(deadline=None)
+def test_pooled_areas_fit_and_keep_proportions(height, width, pixels):
+    rows, columns = pooled_area(height, width, pixels)
+    assert 1 <= rows <= height
+    assert 1 <= columns <= width
+    assert rows * columns <= max(1, pixels)
+    if pixels >= height * width:
+        assert (rows, columns) == (height, width)
+    elif rows > 2:  # a pixel more in either direction than proportions ask for, at most
+        assert abs(rows / height - columns / width) <= 1 / height + 1 / width + 1 / rows
+
+
+def test_area_pooling_against_means_of_squares():
+    """Half of the pixels in each direction: means of 2 x 2, by reshaping, at their middles."""
+    image = torch.rand(3, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    answer = AreaPooling(3 * 3 * 4 * 6)(Clip(image, None, 25.0, 16_000))
+    assert answer.values == 3 * 3 * 4 * 6
+    means = image.double().numpy().reshape(3, 3, 4, 2, 6, 2).mean((3, 5))
+    rows, columns = ((np.arange(n) + 0.5) / 2 - 0.5 for n in (8, 12))
+    found = answer.image.numpy().reshape(9, 8, 12)
+    for wanted, got in zip(means.reshape(9, 4, 6), found, strict=True):
+        lines = np.stack([np.interp(rows, np.arange(4), column) for column in wanted.T], 1)
+        whole = np.stack([np.interp(columns, np.arange(6), line) for line in lines])
+        assert np.abs(whole - got).max() < 1e-5
+
+
 def test_the_grids_of_the_models():
-    """What the page on evaluation says."""
-    grids = {"small": (4, 64, 64), "base": (2, 224, 224), "base-352x": (2, 128, 129)}
-    for name, grid in grids.items():
+    """What the page on evaluation says: frame by frame, and in time."""
+    grids = {
+        "small": ((32, 33), (4, 64, 64)),
+        "base": ((90, 91), (2, 224, 224)),
+        "base-352x": ((45, 45), (2, 128, 129)),
+    }
+    for name, (area, moments) in grids.items():
         config = preset(name)
         values = values_of_latents(config)
         assert values == config.latents * config.latent_channels
         shape = config.modalities["image"].shape
         numbers = 3 * prod(shape)
         share = values * numbers // (numbers + config.modalities["audio"].shape[0])
-        assert pooled_grid((shape[0], shape[1], shape[2]), share // 3) == grid
+        assert pooled_area(*shape[1:], share // 3 // shape[0]) == area
+        assert pooled_moments((shape[0], shape[1], shape[2]), share // 3) == moments
 
 
 @given(st.integers(1, 23), st.integers(1, 23))

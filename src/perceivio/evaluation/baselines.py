@@ -22,9 +22,7 @@ from .answers import Answer, Baseline, Clip
 from .budget import bits_of_latents, shared_values, values_of_latents
 
 COLOURS = 3
-# Area pooling: time is the dimension in which neighbours are most alike, so it is pooled first, but
-# not to a still picture.
-FEWEST_MOMENTS = 2
+FEWEST_MOMENTS = 2  # pooling in time: not to a still picture
 # Zonal DCT: one half wave along a window of time weighs as much as this many across a picture, and
 # colour as if its waves were this much shorter than those of light. Of 2, 4, 8, 16 and of 1.5, 2, 3
 # these were best on average for films at 64 x 64 and at 224 x 224 pixels.
@@ -44,7 +42,8 @@ def baselines(
     codecs     whether H.264 and Opus are among them
     """
     values = values_of_latents(config)
-    simple = (MeanColour(), StillFrame(), Silence(), AreaPooling(values), ZonalDCT(values))
+    pooling = (AreaPooling(values), TimePooling(values))
+    simple = (MeanColour(), StillFrame(), Silence(), *pooling, ZonalDCT(values))
     if not codecs:
         return simple
     from .codecs import Codecs
@@ -87,14 +86,13 @@ class Silence:
 
 @dataclass(frozen=True)
 class AreaPooling:
-    """Means over equal boxes, enlarged linearly."""
+    """Every frame smaller: means over equal areas, enlarged linearly."""
 
     budget: int
     name: str = "area pooling"
     note: str = (
-        "means over equal boxes, as many numbers as the latents at most, picture and sound by"
-        " their numbers; frames are joined first, down to 2 a window, then pixels; enlarged"
-        " linearly"
+        "means over equal areas of each frame and equal stretches of the sound, as many numbers"
+        " as the latents at most, picture and sound by their numbers; enlarged linearly"
     )
 
     def __call__(self, clip: Clip) -> Answer:
@@ -102,8 +100,7 @@ class AreaPooling:
         image = audio = None
         kept = 0
         if clip.image is not None:
-            frames, _, height, width = clip.image.shape
-            grid = pooled_grid((frames, height, width), for_image // COLOURS)
+            grid = self.grid(clip.image, for_image // COLOURS)
             kept += math.prod(grid) * COLOURS
             image = clip.image
             for dim, size in zip((0, 2, 3), grid, strict=True):
@@ -113,6 +110,28 @@ class AreaPooling:
             kept += size
             audio = through_means(clip.audio, 0, size)
         return Answer(image, audio, kept)
+
+    def grid(self, image: Tensor, points: int) -> tuple[int, int, int]:
+        """T' x H' x W' that an image is pooled to."""
+        frames, _, height, width = image.shape
+        frames = min(frames, max(1, points))
+        return frames, *pooled_area(height, width, points // frames)
+
+
+@dataclass(frozen=True)
+class TimePooling(AreaPooling):
+    """Fewer frames: means of neighbours, enlarged linearly. What hardly moves is kept nearly whole;
+    what moves becomes two pictures in one."""
+
+    name: str = "time pooling"
+    note: str = (
+        "means of neighbouring frames, down to 2 a window, and of areas only where that is not"
+        " enough; the rest as in area pooling"
+    )
+
+    def grid(self, image: Tensor, points: int) -> tuple[int, int, int]:
+        frames, _, height, width = image.shape
+        return pooled_moments((frames, height, width), points)
 
 
 @dataclass(frozen=True)
@@ -149,7 +168,7 @@ class ZonalDCT:
         return Answer(image, audio, kept)
 
 
-def pooled_grid(shape: tuple[int, int, int], points: int) -> tuple[int, int, int]:
+def pooled_moments(shape: tuple[int, int, int], points: int) -> tuple[int, int, int]:
     """(T', H', W') of at most `points` points (but at least one) to pool T x H x W to.
 
     As many moments as leave the pixels alone, at least FEWEST_MOMENTS of them if there are so many;
@@ -158,12 +177,16 @@ def pooled_grid(shape: tuple[int, int, int], points: int) -> tuple[int, int, int
     frames, height, width = shape
     fewest = min(frames, FEWEST_MOMENTS, max(1, points))
     moments = min(frames, max(fewest, points // (height * width)))
-    pixels = max(1, points // moments)
+    return moments, *pooled_area(height, width, points // moments)
+
+
+def pooled_area(height: int, width: int, pixels: int) -> tuple[int, int]:
+    """(H', W') of at most `pixels` pixels (but at least one), in the picture's proportions."""
+    pixels = max(1, pixels)
     if pixels >= height * width:
-        return moments, height, width
+        return height, width
     rows = min(height, pixels, max(1, isqrt(pixels * height // width)))
-    columns = min(width, max(1, pixels // rows))
-    return moments, rows, columns
+    return rows, min(width, max(1, pixels // rows))
 
 
 def through_means(values: Tensor, dim: int, size: int) -> Tensor:
