@@ -49,12 +49,12 @@ def test_help_names_every_verb_and_loads_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for verb in ("reconstruct", "classify", "models", "convert"):
+    for verb in ("reconstruct", "classify", "models", "convert", "evaluate"):
         assert verb in result.stdout
     assert "HEAVY []" in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["reconstruct", "classify", "models", "convert"])
+@pytest.mark.parametrize("verb", ["reconstruct", "classify", "models", "convert", "evaluate"])
 def test_every_verb_has_help_with_an_example(verb):
     result = perceivio(verb, "--help")
     assert result.returncode == 0

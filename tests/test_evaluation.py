@@ -172,7 +172,7 @@ def test_the_real_baselines_and_the_command(folder, tmp_path, capsys, monkeypatc
     ran = command(capsys, "evaluate", "weights", folder / "bee", folder / "2.mkv")
     assert ran.returncode == 0, ran.err
     names = [each.name for each in baselines(own.config)]
-    for word in ("minute", *names, "picture PSNR", "SSIM", "SNR", "log-mel", "values", "bits",
+    for word in ("minute", *names, "picture", "PSNR", "SSIM", "SNR", "log-mel", "values", "bits",
                  "over 6 x 16 latent numbers", "No file has a class"):  # fmt: skip
         assert word in ran.stdout.replace("\n", " "), word
     assert "Of 2 files only" in ran.stdout
@@ -336,7 +336,8 @@ def test_the_page_holds_figures_and_pictures(result):
     assert {path.stem for path in (output / "pictures").iterdir()} == places
     figure = found.summary.figures["minute"]["video_psnr"]
     assert f"{figure.mean:.2f} [{figure.low:.2f}, {figure.high:.2f}]" in page
-    for heading in ("Best, median and worst", "What the columns are", "By class", "Compression"):
+    for heading in ("Best, median and worst", "What the columns are", "What the rows are",
+                    "By class", "Compression"):  # fmt: skip
         assert heading in page
     assert not re.search(r"(src|href)=.http", page)
     scores = [found.places[place].figures["minute"]["video_psnr"] for place in places]

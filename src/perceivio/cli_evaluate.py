@@ -8,16 +8,20 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
+from rich.console import Console
 from rich.markup import escape
 
 from .console import Json, aside, plain, print_json, progress
 from .errors import PerceivioError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from .autoencoder import Autoencoder
     from .evaluation.result import Evaluation
 
 BAD_INPUT = 2
+FILE_WIDTH = 160  # characters of a line, where output is no terminal
 
 
 def evaluate(
@@ -100,7 +104,7 @@ def evaluate(
     from .evaluation.run import evaluate
 
     began = time.perf_counter()
-    folder = output if output is not None else Path(f"{Path(model).stem}_evaluation")
+    folder = output if output is not None else _folder_for(model)
     if folder.exists() and not folder.is_dir():
         raise PerceivioError(f"{folder}: is a file; name a folder with -o")
     loaded = load(model, device)
@@ -132,6 +136,11 @@ def evaluate(
     return BAD_INPUT if strict and found.summary.failed else 0
 
 
+def _folder_for(model: str) -> Path:
+    """In the folder we are in, called after the model."""
+    return Path(f"{Path(model).name.removesuffix('.pkl')}_evaluation")
+
+
 def _write_rates(
     model: Autoencoder, data: list[str], folder: Path, root: str | None, limit: int | None
 ) -> None:
@@ -150,30 +159,48 @@ def _write_rates(
 
 
 def _print(found: Evaluation) -> None:
-    from rich import box
-    from rich.table import Table
+    from .evaluation.words import class_rows, ratios, remarks
 
-    from .evaluation.words import COLUMNS, class_rows, ratios, remarks, rows
-
-    summary, told = found.summary, rows(found)
+    summary = found.summary
     plain.print(
         f"[bold]{escape(found.model['name'])}[/bold]  {summary.files:,} files,"
         f" {summary.windows:,} windows of {found.model['seconds']:g} s,"
         f" {found.settings['precision']} latents"
     )
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("")
-    for key in told[0][1]:
-        table.add_column(f"{COLUMNS[key].name}\n{COLUMNS[key].unit}".strip(), justify="right")
-    for who, cells in told:
-        style = "bold" if who == found.model["name"] else None
-        table.add_row(
-            escape(who), *(cell.replace(" [", "\n\\[") for cell in cells.values()), style=style
-        )
-    plain.print(table)
+    table, lines = _table(found, intervals=True), remarks(found)
+    if _too_wide(table):
+        table = _table(found, intervals=False)
+        lines = ["Intervals are in report.html; this terminal is too narrow for them.", *lines[1:]]
+    (plain if plain.is_terminal else Console(width=FILE_WIDTH)).print(table)
     for name, line in class_rows(found):
         plain.print(f"  {name:16} {escape(line)}")
     for ratio, formula in ratios(found):
-        plain.print(f"  {ratio:>9} {escape(formula)}")
-    for line in remarks(found):
+        plain.print(f"  {ratio:>16} {escape(formula)}")
+    for line in lines:
         plain.print(f"  {escape(line)}")
+
+
+def _table(found: Evaluation, intervals: bool) -> Table:
+    """A row for each that answers; intervals below their means."""
+    from rich import box
+    from rich.table import Table
+
+    from .evaluation.columns import COLUMNS
+    from .evaluation.words import rows
+
+    told = rows(found)
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for key in told[0][1]:
+        head = f"{COLUMNS[key].name} {COLUMNS[key].unit}".split()
+        table.add_column("\n".join(head), justify="right", no_wrap=True)
+    for who, cells in told:
+        parts = (cell.partition(" [") for cell in cells.values())
+        texts = [mean + f"\n\\[{rest}" * bool(rest and intervals) for mean, _, rest in parts]
+        table.add_row(escape(who), *texts, style="bold" if who == found.model["name"] else None)
+    return table
+
+
+def _too_wide(table: Table) -> bool:
+    """Whether a terminal would have to cut it. A file is as wide as may be."""
+    return plain.is_terminal and plain.measure(table).maximum > plain.width

@@ -11,11 +11,15 @@
     examine.py    a file through the model and the baselines -> what is found of it
     journal.py    finished files, on disk: what an interrupted evaluation goes on from
     summary.py    means over files with their bootstrap intervals, and by class
+    columns.py    what figures are called, and what each of them is
     result.py     what an evaluation says
-    words.py      what figures are called and what they are, for terminal and report
+    words.py      how that is told: rows of tables and remarks, for terminal and report
     draw.py       pictures of a window: the original, the model's answer, the baselines'
     report.py     JSON, CSV, pictures and a page to read
     run.py        an evaluation: from a model and clips to a folder
+    plot.py       lines with points, drawn as SVG
+    rates.py      latents in fewer bits against H.264 and Opus over their range
+    rates_told.py how that is told: a table, a plot
 
 Each imports only from those above it. See docs/evaluation.md.
 """

@@ -21,8 +21,8 @@ from .figures import MEL_FLOOR, log_mel
 from .files import File
 from .sources import Source
 
-FRAMES, HEIGHT, SPECTRUM = 4, 112, 160  # frames of a window; pixels
-LABEL, GAP, FONT = 170, 4, 13
+FRAMES, HEIGHT, SPECTRUM = 4, 128, 192  # frames of a window; pixels
+LABEL, GAP, FONT = 130, 4, 13
 
 
 def drawn(examiner: Examiner, source: Source, file: File) -> Image.Image:

@@ -39,8 +39,9 @@ class Examiner:
         precision: Precision = "float32",
         most: int | None = None,
     ) -> None:
-        self.model, self.baselines, self.precision = model, tuple(baselines), precision
-        self.format, self._most = clip_format(model.config), most
+        self.model, self.baselines, self._most = model, tuple(baselines), most
+        self.precision: Precision = precision
+        self.format = clip_format(model.config)
         config = model.config
         self.name = config.name or "model"
         self.values = config.latents * config.latent_channels

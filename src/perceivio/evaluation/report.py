@@ -23,13 +23,14 @@ from typing import IO, Any
 from PIL import Image
 
 from ..errors import PerceivioError
+from .columns import CLASSES, COLUMNS
 from .draw import drawn
 from .examine import Examiner
 from .figures import FIGURES
 from .files import File
 from .result import Evaluation
 from .sources import Sources
-from .words import COLUMNS, class_rows, ratios, remarks, rows
+from .words import class_rows, ratios, remarks, rows
 
 JSON, CSV, HTML, PICTURES = "evaluation.json", "files.csv", "report.html", "pictures"
 MOST = 1000  # rows of classes in the page
@@ -41,6 +42,7 @@ th, td { border-bottom: 1px solid #ccc; padding: .3em .7em; text-align: right; }
 td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 tr.own td { font-weight: bold; } img { max-width: 100%; } dt { font-weight: bold; }
+dl { color: #555; } dd { margin: 0 0 .3em 1.5em; }
 figure { margin: 1.5em 0; } figcaption { margin-bottom: .4em; } .aside { color: #555; }
 """
 
@@ -125,23 +127,29 @@ def _pictures(
 def _page(found: Evaluation, pictures: Mapping[str, Image.Image]) -> str:
     summary, name = found.summary, found.model["name"]
     title = f"Evaluation of {escape(name)}"
+    latents, channels = found.model["latents"]
     head = (
         f"{summary.files:,} files, {summary.windows:,} windows of {found.model['seconds']:g} s;"
-        f" {found.settings['precision']} latents; model {found.settings['model']}"
+        f" {found.settings['precision']} latents; weights {found.settings['model']}"
+    )
+    lead = (
+        f"Every window was squeezed into {latents} x {channels} latent numbers and given back. The"
+        " table says how near that comes to the original, and how near others come that know"
+        " nothing of it, or codecs at as many bits."
     )
     parts = [
-        f"<h1>{title}</h1><p class=aside>{escape(head)}</p>",
+        f"<h1>{title}</h1><p class=aside>{escape(head)}</p><p>{escape(lead)}</p>",
         "<h2>How near it comes</h2>",
         _main_table(found),
         *(f"<p>{escape(line)}</p>" for line in remarks(found)),
+        "<h3>What the columns are</h3>",
+        _list({f"{c.name} {c.unit}".strip(): c.meaning for c in COLUMNS.values()}),
+        "<h3>What the rows are</h3>",
+        _list(found.notes),
         _classes(found),
         "<h2>Compression</h2>",
-        _table(["", ""], [[ratio, formula] for ratio, formula in ratios(found)]),
+        _table([], [[ratio, formula] for ratio, formula in ratios(found)]),
         _shown(found, pictures),
-        "<h2>What the columns are</h2>",
-        _list({f"{c.name} {c.unit}".strip(): c.meaning for c in COLUMNS.values()}),
-        "<h2>Who answers</h2>",
-        _list(found.notes),
         _by_class(found),
         _failed(found),
         f"<p class=aside>All figures of all files are in {CSV} and {JSON}.</p>",
@@ -164,7 +172,9 @@ def _classes(found: Evaluation) -> str:
     told = class_rows(found)
     if not told:
         return ""
-    return "<h2>Classes, the label masked</h2>" + _table(["", ""], [list(row) for row in told])
+    meanings = _list({column.name: column.meaning for column in CLASSES.values()})
+    head = "<h2>Classes, the label masked</h2>"
+    return head + _table([], [list(row) for row in told]) + meanings
 
 
 def _shown(found: Evaluation, pictures: Mapping[str, Image.Image]) -> str:
@@ -196,7 +206,7 @@ def _by_class(found: Evaluation) -> str:
     others = [who for who in found.notes if "video_psnr" in summary.figures.get(who, {})]
     others = [who for who in others if who != own]
     head = ["class", "files", *(COLUMNS[what].name for what in there)]
-    head += [f"PSNR of {who}" for who in others]
+    head += [f"picture PSNR of {who}" for who in others]
     head += ["top-1", "top-5", "mostly taken for"]
     body = []
     for name, row in list(summary.classes.items())[:MOST]:
@@ -223,11 +233,12 @@ def _failed(found: Evaluation) -> str:
 
 def _table(head: list[str], body: list[list[str]], own: str | None = None) -> str:
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    top = f"<tr>{top}</tr>" if head else ""
     lines = []
     for row in body:
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
         lines.append(f"<tr{' class=own' * (row[0] == own)}>{cells}</tr>")
-    return f"<table><tr>{top}</tr>\n" + "\n".join(lines) + "</table>"
+    return f"<table>{top}\n" + "\n".join(lines) + "</table>"
 
 
 def _list(pairs: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import PerceivioError
+from .columns import CLASSES, COLUMNS
 from .examine import Examiner
 from .files import File
 from .journal import Journal
@@ -44,6 +45,7 @@ class Evaluation:
             "model": self.model,
             **self.summary.to_dict(),
             "notes": self.notes,
+            "meanings": {what: each.meaning for what, each in (COLUMNS | CLASSES).items()},
             "chance": self.chance,
             "places": {place: file.name for place, file in self.places.items()},
             "ranked_by": self.ranked_by,

@@ -1,57 +1,10 @@
-"""What figures are called, and what each of them is, in one line: for terminal and report alike."""
+"""How figures are told: rows of tables and remarks, for terminal and report alike."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from .columns import CLASSES, COLUMNS
 from .result import Evaluation
 from .summary import FEW, MIDDLE, RESAMPLES, Figure
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: its name, its unit, digits behind the point, what it is."""
-
-    name: str
-    unit: str
-    digits: int
-    meaning: str
-
-
-COLUMNS = {
-    "video_psnr": Column(
-        "picture PSNR", "dB", 2,
-        "10 log10(1 / mean square error) of pixels in [0, 1], of each window, then averaged;"
-        " higher is nearer, 100 at most",
-    ),
-    "video_ssim": Column(
-        "SSIM", "", 4,
-        "structural similarity of frames (Gaussian window of 11 pixels, sigma 1.5, K1 0.01,"
-        " K2 0.03; mean of R, G, B); 1 is the same",
-    ),
-    "audio_psnr": Column(
-        "sound PSNR", "dB", 2,
-        "the same as for pixels, of samples in [-1, 1]; quiet sound scores high whatever is done"
-        " to it, so see SNR",
-    ),
-    "audio_snr": Column(
-        "SNR", "dB", 2,
-        "10 log10(energy of the sound / energy of the error); silence has 0; windows without a"
-        " signal are left out",
-    ),
-    "log_mel": Column(
-        "log-mel", "dB", 2,
-        "how far the sound's spectra (64 mel bands, 25 ms) are apart, on average; lower is nearer",
-    ),
-    "values": Column("values", "", 0, "numbers kept of a window"),
-    "bits": Column("bits", "", 0, "bits kept of a window, on average; of the model: its latents"),
-}  # fmt: skip
-CLASSES = {
-    "top1": "top-1 of windows",
-    "top5": "top-5 of windows",
-    "clip_top1": "top-1 of files",
-    "clip_top5": "top-5 of files",
-}
 
 
 def rows(found: Evaluation) -> list[tuple[str, dict[str, str]]]:
@@ -92,12 +45,12 @@ def class_rows(found: Evaluation) -> list[tuple[str, str]]:
     """What is told of classes, beside what chance would give; none where no class is known."""
     figures = found.summary.figures.get(found.model["name"], {})
     told = []
-    for what, name in CLASSES.items():
+    for what, column in CLASSES.items():
         if what in figures:
             chance = ", ".join(
                 f"{how} {share[what[-4:]]:.1%}" for how, share in found.chance.items()
             )
-            told.append((name, f"{share_told(figures[what])}   ({chance})"))
+            told.append((column.name, f"{share_told(figures[what])}   ({chance})"))
     return told
 
 
@@ -118,13 +71,11 @@ def ratios(found: Evaluation) -> list[tuple[str, str]]:
 
 def remarks(found: Evaluation) -> list[str]:
     """What one should know beside the figures, a line each."""
-    summary, lines = found.summary, []
-    low, high = MIDDLE
-    if summary.files > 1:
-        lines.append(
-            f"In brackets: the middle {high - low:.0f} % of {RESAMPLES:,} means over files that"
-            " are drawn anew (bootstrap over source files, not windows)."
-        )
+    summary, (low, high) = found.summary, MIDDLE
+    lines = [
+        f"In brackets: the middle {high - low:.0f} % of {RESAMPLES:,} means over files that are"
+        " drawn anew (bootstrap over source files, not windows)."
+    ] * (summary.files > 1)
     if summary.files < FEW:
         lines.append(
             f"Of {_count(summary.files, 'file')} only: an interval over so few says little."
@@ -139,8 +90,24 @@ def remarks(found: Evaluation) -> list[str]:
             f"{_count(summary.failed, 'file')} could not be evaluated: {summary.reasons[0]}"
             + (", ..." if summary.failed > 1 else "")
         )
+    lines += _partly(found)
     lines.append(_classes_remark(found))
     return [line for line in lines if line]
+
+
+def _partly(found: Evaluation) -> list[str]:
+    """Who does not answer for every file that the model answers for: of a codec, the coarsest
+    stream may take more bits than there are."""
+    figures, lines = found.summary.figures, []
+    for what in ("video_psnr", "audio_psnr"):
+        every = figures.get(found.model["name"], {}).get(what)
+        for who, of in figures.items():
+            if every and what in of and of[what].files < every.files:
+                lines.append(
+                    f"{who} answers for {of[what].files:,} of {_count(every.files, 'file')}:"
+                    f" {COLUMNS[what].name}."
+                )
+    return lines
 
 
 def _classes_remark(found: Evaluation) -> str:
