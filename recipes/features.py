@@ -70,8 +70,8 @@ def digits(bank: Bank, count: int | None) -> tuple[np.ndarray, Tensor]:
     """Rows of clips that are digits, `count` drawn by chance or all, and which digits they are."""
     rows = np.flatnonzero(bank.label >= 0)
     if count is not None:
-        rows = np.random.default_rng(0).permutation(rows)[:count]
-    return np.sort(rows), torch.from_numpy(bank.label[np.sort(rows)]).long()
+        rows = np.sort(np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False))
+    return rows, torch.from_numpy(bank.label[rows]).long()
 
 
 def clips_of(bank: Bank, rows: np.ndarray) -> Clips:
