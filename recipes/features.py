@@ -4,16 +4,16 @@
 
 Two questions, both asked of clips as they are, picture and sound, no class given:
 
-digits  which of ten? Examples are 3,000 (or --examples) clips of the bank's train half, asked are the 500 of its
-        test half: other images, other voices. (`small` was taught digits on the train half.)
+digits  which of ten? Examples are some of the bank's train half, asked are the 500 of its test
+        half: other images, other voices. (`small` was taught digits on the train half.)
 films   which of six sources? Windows of the recipe's films, one after the other: of each file the
         first half of its time are examples, the second half is asked, but for the one window
         between them. Never neighbours, though a scene may come back.
 
 5-nearest: the five examples of highest cosine vote with their cosines. Linear: logistic regression
-on standardised features, weight decay 0.01, which was not tuned. Raw features are the clip's mean
-frame in 8 x 8 x 3 pixels, and the logarithm of the sound's spectrum pooled to 32 bands x 8 moments.
-Needs what `python -m recipes.small.gather` gathered.
+on standardised features, weight decay 0.01, one of four that were looked at. Raw features are the
+clip's mean frame in 8 x 8 x 3 pixels, and the logarithm of the sound's spectrum pooled to 32 bands
+x 8 moments. Needs what `python -m recipes.small.gather` gathered.
 """
 
 from __future__ import annotations
