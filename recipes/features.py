@@ -1,19 +1,19 @@
 """What pooled latents are worth as features, beside raw pixels: the table of docs/embed.md.
 
-    python -m recipes.features [MODEL] [--work .data/small]
+    python -m recipes.features [MODEL] [--work .data/small] [--examples 3000]
 
 Two questions, both asked of clips as they are, picture and sound, no class given:
 
-digits  which of ten? Examples are 3,000 clips of the bank's train half, asked are the 500 of its
-        test half: other images, other voices. (`small` was taught digits on the train half.)
+digits  which of ten? Examples are some of the bank's train half, asked are the 500 of its test
+        half: other images, other voices. (`small` was taught digits on the train half.)
 films   which of six sources? Windows of the recipe's films, one after the other: of each file the
         first half of its time are examples, the second half is asked, but for the one window
         between them. Never neighbours, though a scene may come back.
 
 5-nearest: the five examples of highest cosine vote with their cosines. Linear: logistic regression
-on standardised features, weight decay 0.01, which was not tuned. Raw features are the clip's mean
-frame in 8 x 8 x 3 pixels, and the logarithm of the sound's spectrum pooled to 32 bands x 8 moments.
-Needs what `python -m recipes.small.gather` gathered.
+on standardised features, weight decay 0.01, one of four that were looked at. Raw features are the
+clip's mean frame in 8 x 8 x 3 pixels, and the logarithm of the sound's spectrum pooled to 32 bands
+x 8 moments. Needs what `python -m recipes.small.gather` gathered.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def digits(bank: Bank, count: int | None) -> tuple[np.ndarray, Tensor]:
     """Rows of clips that are digits, `count` drawn by chance or all, and which digits they are."""
     rows = np.flatnonzero(bank.label >= 0)
     if count is not None:
-        rows = np.random.default_rng(0).permutation(rows)[:count]
-    return np.sort(rows), torch.from_numpy(bank.label[np.sort(rows)]).long()
+        rows = np.sort(np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False))
+    return rows, torch.from_numpy(bank.label[rows]).long()
 
 
 def clips_of(bank: Bank, rows: np.ndarray) -> Clips:
@@ -136,18 +136,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="small")
     parser.add_argument("--work", type=Path, default=Path(".data/small"))
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help="of digits")
     chosen = parser.parse_args()
     model = perceivio.load(chosen.model, "cpu")
 
     train, test = Bank(chosen.work / "train"), Bank(chosen.work / "test")
-    (known, classes), (asked, wanted) = digits(train, EXAMPLES), digits(test, None)
+    (known, classes), (asked, wanted) = digits(train, chosen.examples), digits(test, None)
     pairs = features(model, clips_of(train, known)), features(model, clips_of(test, asked))
     windows, sources, sides = films(chosen.work / "films")
     found, first, second = features(model, windows), sides == 0, sides == 1
 
     print(f"digits: {len(classes)} examples, {len(wanted)} asked")
     print(f"films:  {int(first.sum())} examples, {int(second.sum())} asked")
-    print(f"{'':27} {'':>7}   {'digits':^16}   {'films':^16}")
+    print(f"{'':27} {'':>7}   {'digits':^16}   {'films':>11}")
     print(f"{'features':27} {'numbers':>7}" + f"   {'5-nearest':>9} {'linear':>6}" * 2)
     common = [w.bincount().max().item() / len(w) for w in (wanted, sources[second])]
     print(f"{'always the commonest':27} {'':>7}" + "".join(f"   {c:16.1%}" for c in common))
