@@ -122,7 +122,8 @@ def test_what_a_codec_needs_is_read_off_its_curve():
     assert curve.kilobits_for(19.9) is None
     ours = Curve("picture", LATENTS, tuple(Point(p, 400, d) for p, d in
                  zip(PRECISIONS, (25.0, 31.0, 19.0, None), strict=True)))  # fmt: skip
-    told = table(Rates("m", ("f",), 1, 1000, (ours, curve))).splitlines()
+    kilobits = dict(zip(PRECISIONS, (1, 2, 3, 4), strict=True))
+    told = table(Rates("m", ("f",), 1, 1000, kilobits, (ours, curve))).splitlines()
     assert "20.0 kbit/s, 20x fewer" in told[2]
     assert "not reached" in told[3]
     assert "below 10.0 kbit/s, over 40x fewer" in told[4]

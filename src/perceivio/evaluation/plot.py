@@ -81,7 +81,7 @@ def _panel(panel: Panel) -> list[str]:
         for x, y in places:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{line.colour}"/>')
         for (x, y), mark in zip(places, line.marks, strict=False):
-            parts.append(_text(x, y + 14, mark, "middle"))
+            parts.append(_text(x, y - 8, mark, "middle"))
         height = LEGEND + LEGEND_LINE * row
         parts.append(_stroke([(LEFT, height), (LEFT + 22, height)], line.colour, 1.8, line.dashed))
         parts.append(_text(LEFT + 28, height + 4, line.name, "start"))

@@ -28,7 +28,7 @@ from ..clips import read_windows
 from ..errors import PerceivioError
 from ..metrics import Fidelity
 from ..pipeline import clip_format
-from ..quantise import PRECISIONS, Precision, pack, unpack
+from ..quantise import PRECISIONS, pack, unpack
 from .answers import Clip
 from .budget import bits_of_latents, shared_bits
 from .codecs import h264, opus
@@ -79,6 +79,7 @@ class Rates:
     files           that it was measured on: those with a whole window
     windows         of them that were measured
     pixels_a_second of the model's picture, for bits a pixel; 0 without a picture
+    kilobits        thousands of bits a second of latents, picture and sound together, by precision
     curves          of each medium that the files have
     """
 
@@ -86,6 +87,7 @@ class Rates:
     files: tuple[str, ...]
     windows: int
     pixels_a_second: float
+    kilobits: dict[str, float]
     curves: tuple[Curve, ...]
 
     def curve(self, medium: Medium, way: str) -> Curve | None:
@@ -180,11 +182,13 @@ class RateMeter:
                 f"none of these files has a whole window of {float(taken.seconds):g} s; name"
                 " longer ones"
             )
+        bits = {each: bits_of_latents(self._model.config, each) for each in PRECISIONS}
         return Rates(
             self._model.config.name or "model",
             tuple(self._names),
             self._windows,
             taken.height * taken.width * float(taken.frame_rate),
+            {each: bits[each] / float(taken.seconds) / 1000 for each in PRECISIONS},
             tuple(self._table.curves()),
         )
 
@@ -226,7 +230,7 @@ def _add_latents(table: _Table, model: Autoencoder, format: ClipFormat, clip: Cl
         back = unpack(pack(latents, precision), precision, *size)[None]
         outputs = model.decode(back, dict.fromkeys(inputs))
         given = {name: values[0].float().cpu() for name, values in outputs.items()}
-        bits = _latent_bits(model, precision, clip)
+        bits = shared_bits(bits_of_latents(config, precision), clip)
         seconds = float(format.seconds)
         if clip.image is not None:
             got = given[format.image_name].clamp(0, 1)
@@ -234,10 +238,6 @@ def _add_latents(table: _Table, model: Autoencoder, format: ClipFormat, clip: Cl
         if clip.audio is not None:
             got = given[format.audio_name][:, 0].clamp(-1, 1)
             table.at("sound", LATENTS, precision).add(bits[1], seconds, clip.audio, got)
-
-
-def _latent_bits(model: Autoencoder, precision: Precision, clip: Clip) -> tuple[int, int]:
-    return shared_bits(bits_of_latents(model.config, precision), clip)
 
 
 def _add_codecs(table: _Table, clip: Clip, way: str) -> None:

@@ -44,8 +44,9 @@ def told_files(rates: Rates) -> str:
 
 def table(rates: Rates) -> str:
     """A row for each precision: its bits, what comes back, and what codecs need for the same."""
-    picture, sound = rates.curve("picture", LATENTS), rates.curve("sound", LATENTS)
-    heads, columns = ["latents as", "kbit/s"], [_names(picture or sound), _both(picture, sound)]
+    settings = sorted(rates.kilobits, key=lambda setting: rates.kilobits[setting])
+    heads = ["latents as", "kbit/s"]
+    columns = [settings, [f"{rates.kilobits[setting]:,.0f}" for setting in settings]]
     for medium in MEDIA:
         curve = rates.curve(medium, LATENTS)
         if curve is None:
@@ -94,18 +95,6 @@ def _line(rates: Rates, curve: Curve) -> Line:
     )
 
 
-def _names(curve: Curve | None) -> list[str]:
-    return [point.setting for point in curve.points] if curve else []
-
-
-def _both(picture: Curve | None, sound: Curve | None) -> list[str]:
-    """Thousand bits a second of all: a window's latents are as many with or without sound."""
-    if picture is None or sound is None:
-        return [f"{point.kilobits:,.0f}" for point in (picture or sound or _EMPTY).points]
-    pairs = zip(picture.points, sound.points, strict=True)
-    return [f"{p.kilobits + s.kilobits:,.0f}" for p, s in pairs]
-
-
 def _bits_a_pixel(rates: Rates, point: Point) -> float:
     return point.kilobits * 1000 / rates.pixels_a_second
 
@@ -131,5 +120,3 @@ def _needed(rates: Rates, medium: Medium, way: str, point: Point) -> str:
 def _times(factor: float) -> str:
     return f"{factor:,.0f}x fewer" if factor >= 10 else f"{factor:.2g}x fewer"
 
-
-_EMPTY = Curve("picture", LATENTS, ())
