@@ -624,6 +624,20 @@ def test_two_modalities_of_one_file_are_written_to_two(config, videos, tmp_path)
     assert (tmp_path / "o.motion.tilt.csv").read_text().startswith("time,tilt\n0.0,")
 
 
+def test_latents_that_are_kept_give_the_files_beside_too(config, videos, tmp_path):
+    clip = copy_of(videos / "red" / "000.mp4", tmp_path)
+    model = perceivio.Autoencoder(perceivio.MultimodalAutoencoder(config))
+    wanted = perceivio.reconstruct(clip, tmp_path / "a.mp4", model)
+    kept = perceivio.encode(clip, tmp_path / "x.latents", model, precision="float32")
+    found = perceivio.decode(kept.written, tmp_path / "b.mp4", model)
+    assert set(found.written_beside) == {"depth", "mic2", "motion"}
+    for name, path in wanted.written_beside.items():
+        assert found.written_beside[name].read_bytes() == path.read_bytes()
+    with perceivio.open_latents(kept.written) as file:
+        names = {each.name for each in file.header.files}
+    assert {"000.mp4", "000.depth.mp4", "000.mic2.wav", "000.motion.csv"} <= names
+
+
 # ---- all of it
 
 

@@ -309,7 +309,7 @@ class LatentsFile:
 
     def between(self, start: float, stop: float) -> Iterator[Record]:
         """The records whose windows cover some of the span from `start` to `stop` seconds, which
-        is not counted in itself."""
+        is not counted in itself; of a span that is empty, those that cover its start."""
         header = self.header
         # No window reaches farther than its length; one too early is only read in vain.
         ahead = min(max(start, self.start), 2 * MOST_SECONDS) - self.start - float(header.seconds)
