@@ -483,10 +483,14 @@ def test_the_published_size_at_random_points():
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(16 * 224 * 224, (300,), generator=generator)
     points = {"image": pixels, "audio": torch.arange(0, 1920, 9), "label": None}
+    sides = torch.linspace(0.3, 222.7, 40)
+    grid = {"image": Grid((torch.tensor([4.5, 11.0]), sides, sides.flip(0)))}
     with torch.no_grad():
         latents = module.encode(inputs)
         wanted = module.decode(latents, points)
+        between = module.decode(latents, grid)
     engine = Engine(module)
+    assert difference(engine.decode(latents, grid)["image"], between["image"]) < TOLERANCE
     for threads in (1, 2):
         torch.set_num_threads(threads)
         assert difference(engine.encode(inputs), latents) < TOLERANCE

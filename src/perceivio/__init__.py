@@ -25,6 +25,9 @@ _HOMES = {
     "PerceivioError": "errors",
     "MediaError": "errors",
     "convert": "weights",
+    "Grid": "position",
+    "Look": "queries",
+    "Timeline": "timeline",
     "read": "pipeline",
     "write": "pipeline",
     "reconstruct": "pipeline",
@@ -34,11 +37,14 @@ __all__ = [
     "Attend",
     "Autoencoder",
     "Config",
+    "Grid",
+    "Look",
     "MediaError",
     "Modality",
     "MultimodalAutoencoder",
     "PerceivioError",
     "Prediction",
+    "Timeline",
     "classify",
     "convert",
     "load",
@@ -54,6 +60,9 @@ if TYPE_CHECKING:
     from .errors import MediaError, PerceivioError
     from .model import MultimodalAutoencoder
     from .pipeline import classify, read, reconstruct, write
+    from .position import Grid
+    from .queries import Look
+    from .timeline import Timeline
     from .weights import convert
 
 
