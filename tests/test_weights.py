@@ -21,14 +21,9 @@ from safetensors.torch import load_file, save_file
 from perceivio import names, pickles, published, weights
 from perceivio.config import Attend, Config, preset
 from perceivio.errors import PerceivioError
+from perceivio.identity import identity
 from perceivio.model import MultimodalAutoencoder
-from perceivio.weights import (
-    convert,
-    identity,
-    load_module,
-    save_huggingface,
-    save_module,
-)
+from perceivio.weights import convert, load_module, save_huggingface, save_module
 
 FEW = {"num_latents": 8, "num_self_attends_per_block": 1}  # sizes of DeepMind's, fewer of them
 
@@ -157,7 +152,9 @@ def test_a_full_disk_leaves_nothing_behind(tiny, tmp_path, monkeypatch):
 
 def test_identity_names_the_function(tiny, tmp_path):
     name = identity(tiny)
-    assert len(name) == 16
+    assert len(name) == 64
+    assert identity(tiny.double()) == name
+    tiny.float()
     assert identity(load_module(save_module(tiny, tmp_path / "m"))) == name
     tiny.config = tiny.config.replace(name="another name")
     assert identity(tiny) == name

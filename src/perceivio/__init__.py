@@ -31,13 +31,18 @@ _HOMES = {
     "read": "pipeline",
     "write": "pipeline",
     "reconstruct": "pipeline",
-    "classify": "pipeline",
+    "encode": "keep",
+    "decode": "keep",
+    "classify": "keep",
+    "open_latents": "latents",
+    "LatentsFile": "latents",
 }
 __all__ = [
     "Attend",
     "Autoencoder",
     "Config",
     "Grid",
+    "LatentsFile",
     "Look",
     "MediaError",
     "Modality",
@@ -47,7 +52,10 @@ __all__ = [
     "Timeline",
     "classify",
     "convert",
+    "decode",
+    "encode",
     "load",
+    "open_latents",
     "preset",
     "read",
     "reconstruct",
@@ -58,8 +66,10 @@ if TYPE_CHECKING:
     from .autoencoder import Autoencoder, Prediction, load
     from .config import Attend, Config, Modality, preset
     from .errors import MediaError, PerceivioError
+    from .keep import classify, decode, encode
+    from .latents import LatentsFile, open_latents
     from .model import MultimodalAutoencoder
-    from .pipeline import classify, read, reconstruct, write
+    from .pipeline import read, reconstruct, write
     from .position import Grid
     from .queries import Look
     from .timeline import Timeline

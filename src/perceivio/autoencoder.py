@@ -19,6 +19,7 @@ from . import weights
 from .config import Config, Modality
 from .engine import Engine
 from .errors import PerceivioError
+from .identity import identity
 from .model import InputError, MultimodalAutoencoder, Points
 from .queries import Look, Pictures, samples_of, times_of
 
@@ -36,10 +37,17 @@ class Autoencoder:
     module  the plain torch module, trainable: the specification
     config  its frozen configuration
     engine  what computes its function here; it follows when weights are changed
+    source  what it was loaded from, in words; empty where it was made from a module
     """
 
-    def __init__(self, module: MultimodalAutoencoder) -> None:
+    def __init__(self, module: MultimodalAutoencoder, source: str = "") -> None:
         self.engine = Engine(module.eval())
+        self.source = source
+
+    @property
+    def identity(self) -> str:
+        """64 hexadecimal digits that name what it computes: see `identity.identity`."""
+        return identity(self.module)
 
     @property
     def module(self) -> MultimodalAutoencoder:
@@ -214,7 +222,7 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     module = weights.load_module(source, revision)
     try:
-        return Autoencoder(module.to(device, dtype))
+        return Autoencoder(module.to(device, dtype), str(source))
     except (RuntimeError, AssertionError) as error:
         raise PerceivioError(f"device {device!r} cannot be used: {first_line(error)}") from error
 

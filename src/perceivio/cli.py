@@ -9,24 +9,39 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter, validators
+from cyclopts import App, CycloptsError, Parameter
 from rich.markup import escape
 
 from . import __version__
 from .cli_data import data
+from .cli_latents import decode, encode
 from .cli_train import train
-from .console import Json, Overwrite, aside, complain, plain, print_json, progress
+from .console import Json, Overwrite, aside, complain, plain, print_json
 from .errors import PerceivioError
+from .verbs import (
+    BAD_INPUT,
+    INTERRUPTED,
+    Device,
+    Duration,
+    Inputs,
+    MadeBy,
+    Model,
+    Start,
+    Top,
+    each,
+    load_model,
+    make_folder,
+    named,
+    print_head,
+    print_reconstruction,
+)
 
 if TYPE_CHECKING:
-    from .autoencoder import Autoencoder, Prediction
     from .pipeline import Report
-
-BAD_INPUT = 2
-INTERRUPTED = 130
 
 app = App(
     name="perceivio",
@@ -36,28 +51,10 @@ app = App(
     help_format="markdown",
 )
 
-Inputs = Annotated[list[str], Parameter(help="Media files.", negative=(), consume_multiple=True)]
-Model = Annotated[
-    str,
-    Parameter(
-        name=["--model", "-m"],
-        help="Shipped weights, a Hugging Face hub id, a folder, or DeepMind's pickle;"
-        " see `perceivio models`.",
-    ),
-]
-Device = Annotated[
-    str | None, Parameter(help="cpu, cuda, cuda:1, ...; without it, a GPU where there is one.")
-]
-Start = Annotated[
-    float, Parameter(help="Second at which to begin.", validator=validators.Number(gte=0))
-]
-Duration = Annotated[
-    float | None, Parameter(help="Seconds to work on.", validator=validators.Number(gt=0))
-]
-Top = Annotated[int, Parameter(help="Classes to name.", validator=validators.Number(gte=1))]
-
 app.command(data)
 app.command(train)
+app.command(encode)
+app.command(decode)
 
 
 @app.command
@@ -101,11 +98,8 @@ def reconstruct(
     """
     from . import pipeline
 
-    if output is not None and len(inputs) > 1:
-        if output.exists() and not output.is_dir():
-            raise PerceivioError(f"{output}: is a file; name a folder with -o for several inputs")
-        output.mkdir(parents=True, exist_ok=True)
-    ready = _load(model, device)
+    make_folder(output, inputs)
+    ready = load_model(model, device)
     names = dict(zip(inputs, pipeline.names_for(inputs), strict=True))
 
     def work(path: str, progress: Callable[[float, float], None]) -> Report:
@@ -123,7 +117,7 @@ def reconstruct(
             name=names[path],
         )
 
-    return _each(inputs, work, _print_reconstruction, json)
+    return each(inputs, work, print_reconstruction, json)
 
 
 @app.command
@@ -132,7 +126,7 @@ def classify(
     /,
     *,
     top: Top = 5,
-    model: Model = "small",
+    model: MadeBy = None,
     start: Start = 0.0,
     duration: Duration = None,
     device: Device = None,
@@ -140,18 +134,22 @@ def classify(
 ) -> int:
     """Name the most probable classes of media files: of each window, and of the whole file.
 
+    Files of latents, which `perceivio encode` writes, do as well. Without --model, it is `small`,
+    or the model that made the latents.
+
     Example: perceivio classify digit.mp4 --top 3
     """
-    from . import pipeline
+    from . import keep
 
-    ready = _load(model, device)
+    load = cache(lambda name: load_model(name, device))
 
     def work(path: str, progress: Callable[[float, float], None]) -> Report:
-        return pipeline.classify(
-            path, ready, top=top, start=start, duration=duration, progress=progress
-        )
+        return keep.classify(
+            path, keep.model_for(path, model, load), top=top, start=start, duration=duration,
+            progress=progress,
+        )  # fmt: skip
 
-    return _each(inputs, work, _print_classes, json)
+    return each(inputs, work, _print_classes, json)
 
 
 @app.command
@@ -223,102 +221,15 @@ def convert(
     return 0
 
 
-# ---- what verbs share
-
-
-def _load(model: str, device: str | None) -> Autoencoder:
-    from .autoencoder import load
-
-    return load(model, device)
-
-
-def _each(
-    inputs: list[str],
-    work: Callable[[str, Callable[[float, float], None]], Report],
-    show: Callable[[Report], None],
-    as_json: bool,
-) -> int:
-    """Work on each file in turn; one that fails is told and does not stop the others."""
-    code = 0
-    for path in inputs:
-        try:
-            with progress(Path(path).name) as advance:
-                report = work(path, advance)
-        except PerceivioError as error:
-            complain(error)
-            code = BAD_INPUT
-            continue
-        for note in report.notes:
-            aside.print(f"note: {escape(path)}: {escape(note)}")
-        packets, seconds = report.lost
-        if packets:
-            aside.print(
-                f"note: {escape(path)}: {packets} damaged packets, about {seconds:.2f} s, were lost"
-            )
-        if as_json:
-            print_json(report.to_dict())
-        else:
-            show(report)
-    return code
-
-
-def _print_head(report: Report) -> None:
-    info = report.info
-    parts = [f"{report.media_seconds:.2f} s"] if info.kind != "image" else ["still image"]
-    if info.video:
-        rate = f" at {info.video.frame_rate:.4g} frames/s" if info.kind == "video" else ""
-        parts.append(f"{info.video.width} x {info.video.height}{rate}")
-    if info.audio:
-        parts.append(f"sound at {info.audio.rate} Hz")
-    plain.print(f"[bold]{escape(str(info.path))}[/bold]  {', '.join(parts)}")
-
-
-def _decibels(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} dB"
-
-
-def _print_reconstruction(report: Report) -> None:
-    from .pipeline import told_of
-
-    _print_head(report)
-    video, audio = report.video, report.audio
-    if video.count:
-        plain.print(
-            f"  picture  PSNR {_decibels(video.psnr)}"
-            f"   (mean colour of a window: {_decibels(video.trivial_psnr)})"
-        )
-    if audio.count and report.info.audio:
-        plain.print(
-            f"  sound    PSNR {_decibels(audio.psnr)}, SNR {_decibels(audio.snr)}"
-            f"   (silence: {_decibels(audio.trivial_psnr)}, 0 dB)"
-        )
-    for name, fidelity in report.beside.items():
-        figures = told_of(fidelity, report.media[name]).items()
-        told = [
-            f"R2 {value or 0:.3f}" if key == "r2" else f"{key[:-3].upper()} {_decibels(value)}"
-            for key, value in figures
-        ]
-        plain.print(f"  {escape(name):8} {', '.join(told)}")
-    if report.classes:
-        plain.print(f"  classes  {_named(report.classes)}")
-    for name, found in report.others.items():
-        plain.print(f"  {escape(name):8} {_named(found)}")
-    pace = report.media_seconds / report.seconds if report.seconds else 0.0
-    plain.print(f"  took     {report.seconds:.1f} s ({pace:.2g} x real time)")
-    for path in (report.written, *report.written_beside.values()):
-        plain.print(f"  wrote    {escape(str(path))}")
-
-
-def _named(classes: list[Prediction]) -> str:
-    return ", ".join(f"{escape(c.name)} {c.probability:.1%}" for c in classes)
+# ---- what they print
 
 
 def _print_classes(report: Report) -> None:
-    _print_head(report)
+    print_head(report)
     rows = [(f"{w.start:7.2f} - {w.stop:.2f} s", w) for w in report.windows]
     for when, found in [*rows, ("  whole file", report)]:
-        told = [_named(found.classes)] if found.classes else []
-        told += [f"{escape(name)}: {_named(each)}" for name, each in found.others.items()]
+        told = [named(found.classes)] if found.classes else []
+        told += [f"{escape(name)}: {named(each)}" for name, each in found.others.items()]
         plain.print(f"  {when:18} {'; '.join(told)}")
 
 

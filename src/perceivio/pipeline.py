@@ -25,6 +25,7 @@ from .clip_format import ClipFormat
 from .clips import Rejoin, Window, Windows, read_windows
 from .config import Config, preset
 from .errors import PerceivioError
+from .latents import is_latents
 from .media import MediaInfo, probe
 from .metrics import Fidelity
 from .overlap import Behind, ahead
@@ -211,7 +212,7 @@ def write(
     beside = {k: v for k, v in names_beside(Path(path), clip).items() if k in first[1]}
     with contextlib.ExitStack() as files:
         writer = MediaWriter(path, clip.frame_rate, shape, rate, overwrite)
-        writers = _open_beside(files, writer, beside, clip, height, overwrite)
+        writers = open_writers(files, writer, beside, clip, height, overwrite)
 
         def put(stretch: Mapping[str, Tensor]) -> None:
             writer.write(stretch.get(clip.image_name), stretch.get(clip.audio_name))
@@ -225,7 +226,7 @@ def write(
     return Path(path)
 
 
-def _open_beside(
+def open_writers(
     files: contextlib.ExitStack,
     writer: MediaWriter,
     paths: Mapping[str, Path],
@@ -293,6 +294,8 @@ def reconstruct(
 
     Returns the figures. Raises MediaError and other PerceivioErrors in one line.
     """
+    if is_latents(source):
+        raise PerceivioError(f"{source}: holds latents, no media; use `perceivio decode`")
     model = load(model) if isinstance(model, str) else model
     began = time.perf_counter()
     clip = clip_format(model.config)
@@ -332,9 +335,9 @@ def reconstruct(
             clip.sample_rate if has_sound else None,
             overwrite,
         )
-        writers = _open_beside(files, writer, beside, clip, shape[0] or SHOWN, overwrite)
+        writers = open_writers(files, writer, beside, clip, shape[0] or SHOWN, overwrite)
 
-        def finish(stretch: _Stretch) -> None:
+        def finish(stretch: Stretch) -> None:
             _measure(clip, stretch)
             frames = stretch.values.get(clip.image_name)
             if frames is not None and len(frames):
@@ -350,11 +353,18 @@ def reconstruct(
             for name, each in writers.items():
                 each.write(stretch.values[name])
 
+        total = total_seconds(info, start, duration)
+
+        def told(window: Window) -> None:
+            if progress:
+                progress(window.stop - report.windows[0].start, total)
+
+        asked = [clip.image_name] * has_picture + [clip.audio_name] * has_sound + [*beside]
         with Behind() as behind:
-            for stretch in _answers(
-                model, windows, tuple(beside), overlap, report, top, progress, duration
-            ):
+            pairs = encoded(model, windows, told)
+            for stretch in answers(model, pairs, asked, overlap, report, top):
                 behind.do(partial(finish, stretch))
+    report.notes, report.lost = windows.notes, (windows.losses.packets, windows.losses.seconds)
     for found in report.windows:
         report.video, report.audio = report.video + found.video, report.audio + found.audio
         for name, fidelity in found.beside.items():
@@ -374,24 +384,36 @@ def classify(
 ) -> Report:
     """The most probable classes of a media file: of each window, and of all together."""
     model = load(model) if isinstance(model, str) else model
-    if not model.config.class_sets():
-        raise PerceivioError("this model has no classes")
-    windows = read_windows(source, clip_format(model.config), start, duration)
-    report, classes = Report(windows.info), _Classes(model, top)
     began = time.perf_counter()
-    total = _total(windows.info, start, duration)
-    for window in ahead(windows):
-        found = WindowReport(window.start, window.stop)
-        classes.tell(model.encode(window.inputs), found)
-        report.windows.append(found)
+    windows = read_windows(source, clip_format(model.config), start, duration)
+    total = total_seconds(windows.info, start, duration)
+    report = Report(windows.info)
+
+    def told(window: Window) -> None:
         if progress:
             progress(window.stop - start, total)
-    _conclude(report, windows, classes, start)
+
+    tell_classes(model, encoded(model, windows, told), report, top)
+    report.notes, report.lost = windows.notes, (windows.losses.packets, windows.losses.seconds)
     report.seconds = time.perf_counter() - began
     return report
 
 
-class _Classes:
+def tell_classes(
+    model: Autoencoder, pairs: Iterable[tuple[Window, Tensor]], report: Report, top: int
+) -> None:
+    """Most probable classes of windows by their latents, and of all together, into the report."""
+    if not model.config.class_sets():
+        raise PerceivioError("this model has no classes")
+    classes = Classes(model, top)
+    for window, latents in pairs:
+        found = WindowReport(window.start, window.stop)
+        classes.tell(latents, found)
+        report.windows.append(found)
+    conclude(report, classes)
+
+
+class Classes:
     """Most probable classes of each window, and of all of them together, in every set."""
 
     def __init__(self, model: Autoencoder, top: int) -> None:
@@ -420,7 +442,7 @@ class _Classes:
 
 
 @dataclass
-class _Stretch:
+class Stretch:
     """What is finished of a file: values by modality, with time as the first dimension.
 
     window  that holds their originals, and `found` the report of it
@@ -433,28 +455,24 @@ class _Stretch:
     values: dict[str, Tensor]
 
 
-def _answers(
+def answers(
     model: Autoencoder,
-    windows: Windows,
-    beside: tuple[str, ...],
+    pairs: Iterable[tuple[Window, Tensor]],
+    asked: Sequence[str],
     overlap: int,
     report: Report,
     top: int,
-    progress: Progress | None,
-    duration: float | None,
-) -> Iterator[_Stretch]:
-    """Each finished stretch of what the file has and of the modalities `beside` it, whether or not
-    there is a file. Classes go into the report."""
+) -> Iterator[Stretch]:
+    """Each finished stretch of the modalities that are asked for, from windows and their latents.
+    Windows, classes and the seconds worked on go into the report.
+
+    Raises PerceivioError where there are no windows.
+    """
     clip = clip_format(model.config)
-    rejoin, classes = Rejoin(clip, overlap), _Classes(model, top)
+    rejoin, classes = Rejoin(clip, overlap), Classes(model, top)
     last: Window | None = None
-    first = 0.0
-    for window in ahead(windows):
-        if last is None:
-            first = window.start
-        latents = model.encode(window.inputs)
-        given = [name for name in (clip.image_name, clip.audio_name) if name in window.inputs]
-        outputs = model.decode(latents, dict.fromkeys([*given, *beside]))
+    for window, latents in pairs:
+        outputs = model.decode(latents, dict.fromkeys(asked))
         values = {
             name: _limited(_in_time(values[0].float().cpu(), name, clip), name, model.config)
             for name, values in outputs.items()
@@ -463,16 +481,23 @@ def _answers(
         classes.tell(latents, found)
         report.windows.append(found)
         finished = rejoin.add(window, values)
-        yield _Stretch(window, found, dict.fromkeys(finished, 0), finished)
+        yield Stretch(window, found, dict.fromkeys(finished, 0), finished)
         last = window
-        if progress:
-            progress(window.stop - first, _total(windows.info, first, duration))
     if last is not None:
         # What the last window has left over begins where the next window would have begun.
         finished = rejoin.finish()
         begins = {name: rejoin.step(name) for name in finished}
-        yield _Stretch(last, report.windows[-1], begins, finished)
-    _conclude(report, windows, classes, first)
+        yield Stretch(last, report.windows[-1], begins, finished)
+    conclude(report, classes)
+
+
+def encoded(
+    model: Autoencoder, windows: Iterable[Window], told: Callable[[Window], None]
+) -> Iterator[tuple[Window, Tensor]]:
+    """Each window and its latents, windows being read ahead; `told` is called behind each."""
+    for window in ahead(windows):
+        yield window, model.encode(window.inputs)
+        told(window)
 
 
 def _limited(values: Tensor, name: str, config: Config) -> Tensor:
@@ -482,7 +507,7 @@ def _limited(values: Tensor, name: str, config: Config) -> Tensor:
     return values if least is None else values.clamp(least, 1)
 
 
-def _measure(clip: ClipFormat, stretch: _Stretch) -> None:
+def _measure(clip: ClipFormat, stretch: Stretch) -> None:
     """Compare a finished stretch with the originals of its window, where there are any."""
     found, declared = stretch.found, dict(clip.beside)
     for name, values in stretch.values.items():
@@ -501,12 +526,12 @@ def _measure(clip: ClipFormat, stretch: _Stretch) -> None:
         fidelity.add(wanted, values, guess)
 
 
-def _conclude(report: Report, windows: Windows, classes: _Classes, first: float) -> None:
+def conclude(report: Report, classes: Classes) -> None:
+    """What is said of all windows together. Raises PerceivioError where there are none."""
     if not report.windows:
-        raise PerceivioError(f"{windows.info.path}: holds nothing that could be read")
+        raise PerceivioError(f"{report.info.path}: holds nothing that could be read")
     classes.conclude(report)
-    report.notes, report.lost = windows.notes, (windows.losses.packets, windows.losses.seconds)
-    report.media_seconds = report.windows[-1].stop - first
+    report.media_seconds = report.windows[-1].stop - report.windows[0].start
 
 
 def shown_shape(clip: ClipFormat, size: int | None) -> tuple[int, int]:
@@ -523,7 +548,7 @@ def default_overlap(clip: ClipFormat) -> int:
     return OVERLAP * clip.units // 16
 
 
-def _total(info: MediaInfo, start: float, duration: float | None) -> float:
+def total_seconds(info: MediaInfo, start: float, duration: float | None) -> float:
     left = max(0.0, info.duration - start)
     return left if duration is None else min(left, duration)
 

@@ -12,7 +12,6 @@ every parameter fits. Names are translated by the tables of names.py.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import re
 import shutil
@@ -109,21 +108,6 @@ def convert(
     _check_target(Path(target), overwrite)  # before the work of loading
     save = save_huggingface if to == "huggingface" else save_module
     return save(load_module(source), target, overwrite=overwrite)
-
-
-def identity(module: MultimodalAutoencoder) -> str:
-    """16 hexadecimal digits that name a model: a hash of its configuration and its weights.
-
-    The model's name is left out, and values count as float32, so the same function has the same
-    identity wherever it was loaded from and on every device.
-    """
-    plain = module.config.replace(name="").to_dict()
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    for name, parameter in sorted(module.named_parameters()):
-        values = parameter.detach().to("cpu", torch.float32).contiguous()
-        digest.update(f"{name} {tuple(values.shape)}".encode())
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 # ---- where a source is -------------------------------------------------------------------------
