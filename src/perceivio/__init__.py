@@ -28,6 +28,9 @@ _HOMES = {
     "Grid": "position",
     "Look": "queries",
     "Timeline": "timeline",
+    "Ask": "asking",
+    "ask": "asking",
+    "timeline_of": "asking",
     "read": "pipeline",
     "write": "pipeline",
     "reconstruct": "pipeline",
@@ -38,6 +41,7 @@ _HOMES = {
     "LatentsFile": "latents",
 }
 __all__ = [
+    "Ask",
     "Attend",
     "Autoencoder",
     "Config",
@@ -50,6 +54,7 @@ __all__ = [
     "PerceivioError",
     "Prediction",
     "Timeline",
+    "ask",
     "classify",
     "convert",
     "decode",
@@ -59,10 +64,12 @@ __all__ = [
     "preset",
     "read",
     "reconstruct",
+    "timeline_of",
     "write",
 ]
 
 if TYPE_CHECKING:
+    from .asking import Ask, ask, timeline_of
     from .autoencoder import Autoencoder, Prediction, load
     from .config import Attend, Config, Modality, preset
     from .errors import MediaError, PerceivioError

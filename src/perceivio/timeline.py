@@ -129,6 +129,8 @@ class Timeline:
     ) -> list[float]:
         """start, start + 1 / rate, ... before stop; without them, those of the recording."""
         first, end = self._span(start, stop)
+        if not self._count("video"):
+            raise InputError("this recording has no picture")
         if stop is None:
             end = self.start + self._count("video") / float(self.clip.frame_rate or 1)
         return times_of(first, end, float(rate or self.clip.frame_rate))
