@@ -216,12 +216,14 @@ def _parts(wanted: Ask, line: Timeline, path: Path | None) -> list[Part]:
     suffix = path.suffix.lower() if path else ""
     if suffix == ".npy":
         raise PerceivioError(f"{path}: holds one array; say which with --only, or choose .npz")
-    there: list[Part] = ["image"] * bool(line.frames_in_all) + ["audio"] * bool(line.samples_in_all)
-    if suffix == ".npz":
-        return [*there, *["classes"] * (line.model.config.classes() is not None)]
     if suffix in TARGETS and TARGETS[suffix].video is None:
         return ["audio"]
-    return there
+    there: dict[Part, bool] = {
+        "image": bool(line.frames_in_all),
+        "audio": bool(line.samples_in_all),
+        "classes": suffix == ".npz" and line.model.config.classes() is not None,
+    }
+    return [part for part, is_there in there.items() if is_there]
 
 
 def _write_pictures(

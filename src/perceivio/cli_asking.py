@@ -92,9 +92,9 @@ def part_of_file(
         start=start,
         stop=stop,
         rate=frame_rate,
-        size=sides and (sides[0], sides[1]),
+        size=None if sides is None else (sides[0], sides[1]),
         height=int(size) if size and alone else None,
-        crop=places and (places[0], places[1], places[2], places[3]),
+        crop=None if places is None else (places[0], places[1], places[2], places[3]),
         preview=preview,
         only=only,
     )

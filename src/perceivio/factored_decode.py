@@ -213,9 +213,9 @@ class Writer:
         """Latents (B, N, D), flat indices (P,), a grid, or None for all -> (B, P, outputs)"""
         count = prod(self.asked.shape) if points is None else len(points)
         outputs = latents.new_empty(len(latents), count, len(self.answers.narrow))
-        asked, some = self.asked, points
-        if isinstance(points, Grid):
-            asked, some = Asked.of(self.io, points, self.answers.adds), None
+        own = points if isinstance(points, Grid) else None
+        asked = self.asked if own is None else Asked.of(self.io, own, self.answers.adds)
+        some = None if isinstance(points, Grid) else points
         heads, rows = len(self.keys), latents.shape[1]
         size = max(1, TILE // (heads * rows + len(self.answers.widen)))
         tiles = list(tiles_of(asked.shape, some, size, latents.device))
