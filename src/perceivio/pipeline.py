@@ -338,7 +338,7 @@ def reconstruct(
         writers = open_writers(files, writer, beside, clip, shape[0] or SHOWN, overwrite)
 
         def finish(stretch: Stretch) -> None:
-            _measure(clip, stretch)
+            measure(clip, stretch)
             frames = stretch.values.get(clip.image_name)
             if frames is not None and len(frames):
                 if side_by_side:
@@ -365,10 +365,7 @@ def reconstruct(
             for stretch in answers(model, pairs, asked, overlap, report, top):
                 behind.do(partial(finish, stretch))
     report.notes, report.lost = windows.notes, (windows.losses.packets, windows.losses.seconds)
-    for found in report.windows:
-        report.video, report.audio = report.video + found.video, report.audio + found.audio
-        for name, fidelity in found.beside.items():
-            report.beside[name] = report.beside.get(name, Fidelity()) + fidelity
+    add_up(report)
     report.seconds = time.perf_counter() - began
     return report
 
@@ -507,7 +504,7 @@ def _limited(values: Tensor, name: str, config: Config) -> Tensor:
     return values if least is None else values.clamp(least, 1)
 
 
-def _measure(clip: ClipFormat, stretch: Stretch) -> None:
+def measure(clip: ClipFormat, stretch: Stretch) -> None:
     """Compare a finished stretch with the originals of its window, where there are any."""
     found, declared = stretch.found, dict(clip.beside)
     for name, values in stretch.values.items():
@@ -524,6 +521,14 @@ def _measure(clip: ClipFormat, stretch: Stretch) -> None:
             guess = wanted.double().mean((0, 2, 3))[:, None, None]
         fidelity = found.beside.setdefault(name, Fidelity()) if modality else found.video
         fidelity.add(wanted, values, guess)
+
+
+def add_up(report: Report) -> None:
+    """The figures of the whole file, from those of its windows."""
+    for found in report.windows:
+        report.video, report.audio = report.video + found.video, report.audio + found.audio
+        for name, fidelity in found.beside.items():
+            report.beside[name] = report.beside.get(name, Fidelity()) + fidelity
 
 
 def conclude(report: Report, classes: Classes) -> None:
