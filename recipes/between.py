@@ -1,6 +1,6 @@
 """What asking between the trained positions does to quality, against resampling what was decoded.
 
-    python -m recipes.between [--steps 3000]
+    python -m recipes.between [--steps 2000]
 
 Real clips are read twice as dense, in pixels and in frames, as the model is fed, so what is truly
 between its positions is known. Two models are asked:
@@ -211,7 +211,7 @@ def _blocks(model: Autoencoder, latents: Tensor, axes: Sequence[Tensor]) -> Tens
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", nargs="*", default=CLIPS)
-    parser.add_argument("--steps", type=int, default=3000, help="of training `points`")
+    parser.add_argument("--steps", type=int, default=2000, help="of training `points`")
     chosen = parser.parse_args()
     small = perceivio.load("small", device="cpu")
     names = [Path(path).name for path in chosen.clips]
