@@ -92,6 +92,30 @@ def against_huggingface(folder: Path, runs: int, rate: float) -> dict[str, Any]:
     return {"against_huggingface": found, "floor_base": over_floor("base", floors, rate)}
 
 
+def parts(folder: Path, runs: int) -> dict[str, Any]:
+    """What is asked of kept latents of `base`, beside the whole clip from the same."""
+    model = subjects.ours(folder)
+    latents = model.encode(subjects.clip(model.config))
+    video = model.config.modalities["image"]
+    height, width = video.shape[1:]
+    subject = {
+        "whole clip": lambda: model.decode(latents),
+        f"one frame of {height} x {width}": lambda: model.frame(latents, 0.2),
+        "one frame between two": lambda: model.frame(latents, 0.21),
+        "a quarter of a frame": lambda: model.frame(latents, 0.2, crop=(0.25, 0.25, 0.5, 0.5)),
+        "a preview of a frame, one pixel in 4 x 4": lambda: model.frame(latents, 0.2, coarse=4),
+        "sound alone": lambda: model.audio(latents),
+        "classes alone": lambda: model.probabilities(latents),
+    }
+    timings = interleaved(subject, runs)
+    whole = timings["whole clip"].median
+    print(f"\nbase: from kept latents, a clip of {video.shape[0]} frames")
+    for what, timing in timings.items():
+        line(what, timing, f"1/{whole / timing.median:.1f} of the whole clip")
+    found = {k: {"ours": t, "of_whole": t.median / whole} for k, t in timings.items()}
+    return {"asked_of_latents": found}
+
+
 def over_floor(
     what: str, counted: dict[str, tuple[int, Timing]], rate: float
 ) -> dict[str, dict[str, Any]]:
@@ -225,6 +249,7 @@ def main() -> None:
             line(whose, f"{peak['peak']:.0f} MB", f"{peak['loaded']:.0f} MB after loading")
         results["peak_memory_mb"] = peaks
         results |= against_huggingface(folder, runs, rate)
+        results |= parts(folder, runs)
         results |= growth(folder, max(1, runs - 2))
         results |= training(folder, max(1, runs - 2))
     results |= small(runs, rate)

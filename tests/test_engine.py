@@ -25,6 +25,7 @@ from perceivio.engine import Engine, decode_pays, encode_pays
 from perceivio.layers import Attention
 from perceivio.linear import linear
 from perceivio.model import InputError, MultimodalAutoencoder
+from perceivio.position import Grid
 from perceivio.scores import Scores
 from perceivio.workers import share
 
@@ -114,7 +115,7 @@ def inputs_of(config: Config, batch: int, seed: int) -> dict[str, torch.Tensor]:
 def always_factored(monkeypatch):
     """Small models too, which would be computed plainly."""
     monkeypatch.setattr(engine_file, "encode_pays", lambda config: True)
-    monkeypatch.setattr(engine_file, "decode_pays", lambda config, name, points: True)
+    monkeypatch.setattr(engine_file, "decode_pays", lambda *_: True)
 
 
 def difference(got: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -131,9 +132,20 @@ def points_of(draw, config: Config) -> dict[str, torch.Tensor | None]:
     for name in draw(st.sets(st.sampled_from(list(config.modalities)))):
         modality = config.modalities[name]
         indices = st.lists(st.integers(0, modality.queries - 1), max_size=9)
-        some = None if modality.is_classes else draw(st.none() | indices)
-        chosen[name] = some if some is None else torch.tensor(some, dtype=torch.long)
+        some = None if modality.is_classes else draw(st.none() | indices | grids(modality))
+        is_indices = isinstance(some, list)
+        chosen[name] = torch.tensor(some, dtype=torch.long) if is_indices else some
     return chosen
+
+
+def grids(modality: Modality):
+    """Grids of a modality's own: up to five coordinates anywhere along each dimension."""
+
+    def axis(count: int):
+        found = st.lists(st.floats(0, count - 1, width=32), min_size=1, max_size=5)
+        return found.map(lambda values: torch.tensor(values, dtype=torch.float64))
+
+    return st.tuples(*(axis(n) for n in modality.query_grid)).map(Grid)
 
 
 @pytest.mark.usefixtures("always_factored")
@@ -471,10 +483,14 @@ def test_the_published_size_at_random_points():
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(16 * 224 * 224, (300,), generator=generator)
     points = {"image": pixels, "audio": torch.arange(0, 1920, 9), "label": None}
+    sides = torch.linspace(0.3, 222.7, 40)
+    grid = {"image": Grid((torch.tensor([4.5, 11.0]), sides, sides.flip(0)))}
     with torch.no_grad():
         latents = module.encode(inputs)
         wanted = module.decode(latents, points)
+        between = module.decode(latents, grid)
     engine = Engine(module)
+    assert difference(engine.decode(latents, grid)["image"], between["image"]) < TOLERANCE
     for threads in (1, 2):
         torch.set_num_threads(threads)
         assert difference(engine.encode(inputs), latents) < TOLERANCE

@@ -25,6 +25,12 @@ _HOMES = {
     "PerceivioError": "errors",
     "MediaError": "errors",
     "convert": "weights",
+    "Grid": "position",
+    "Look": "queries",
+    "Timeline": "timeline",
+    "Ask": "asking",
+    "ask": "asking",
+    "timeline_of": "asking",
     "read": "pipeline",
     "write": "pipeline",
     "reconstruct": "pipeline",
@@ -39,15 +45,20 @@ _HOMES = {
     "evaluate": "evaluation.run",
 }
 __all__ = [
+    "Ask",
     "Attend",
     "Autoencoder",
     "Config",
+    "Grid",
     "LatentsFile",
+    "Look",
     "MediaError",
     "Modality",
     "MultimodalAutoencoder",
     "PerceivioError",
     "Prediction",
+    "Timeline",
+    "ask",
     "attention",
     "classify",
     "convert",
@@ -61,10 +72,12 @@ __all__ = [
     "read",
     "reconstruct",
     "search",
+    "timeline_of",
     "write",
 ]
 
 if TYPE_CHECKING:
+    from .asking import Ask, ask, timeline_of
     from .attention_maps import attention
     from .autoencoder import Autoencoder, Prediction, load
     from .config import Attend, Config, Modality, preset
@@ -75,7 +88,10 @@ if TYPE_CHECKING:
     from .latents import LatentsFile, open_latents
     from .model import MultimodalAutoencoder
     from .pipeline import read, reconstruct, write
+    from .position import Grid
+    from .queries import Look
     from .searching import search
+    from .timeline import Timeline
     from .weights import convert
 
 

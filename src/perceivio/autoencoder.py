@@ -8,9 +8,9 @@ Letters: B batch, N x D latents, P points.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .engine import Engine
 from .errors import PerceivioError
 from .identity import identity
 from .model import InputError, MultimodalAutoencoder, Points
+from .queries import Look, Pictures, samples_of, times_of
 
 
 class Prediction(NamedTuple):
@@ -82,8 +83,9 @@ class Autoencoder:
     def decode(self, latents: Tensor, points: Points | None = None) -> dict[str, Tensor]:
         """Latents (B, N, D) -> values by modality; only what is asked for is computed.
 
-        points  flat row-major indices (P,) of a modality's output grid, or None for all of it;
-                a modality that is not named is not computed. None: everything, whole.
+        points  flat row-major indices (P,) of a modality's output grid, a `Grid` of positions of
+                one's own, or None for all of it; a modality that is not named is not computed.
+                None: everything, whole.
 
         Whole modalities are (B, *value_shape), points (B, P, values of an output patch), classes
         logits (B, classes). Raises InputError for latents or points that do not fit.
@@ -93,6 +95,58 @@ class Autoencoder:
             shape = ", ".join(map(str, wanted))
             raise InputError(f"latents have shape {tuple(latents.shape)}, not (B, {shape})")
         return self.engine.decode(self._own(latents), points)
+
+    def frame(
+        self,
+        latents: Tensor,
+        seconds: float,
+        size: tuple[int, int] | None = None,
+        crop: tuple[float, float, float, float] | None = None,
+        coarse: int = 1,
+    ) -> Tensor:
+        """The picture at a time of the window, between frames too: (B, 3, height, width).
+
+        size, crop, coarse  as in `Look`: pixels, fractions of the picture, one query in so many
+        """
+        return self.pictures(latents, [seconds], Look(size, crop, coarse))[:, 0]
+
+    def frames(
+        self,
+        latents: Tensor,
+        start: float = 0.0,
+        stop: float | None = None,
+        rate: float | None = None,
+        size: tuple[int, int] | None = None,
+        crop: tuple[float, float, float, float] | None = None,
+        coarse: int = 1,
+    ) -> Tensor:
+        """The pictures at start, start + 1 / rate, ... before stop: (B, T, 3, height, width).
+
+        stop  None: the window's end. rate: frames/s; None: the model's own
+        """
+        video = self._media("video")[1]
+        times = times_of(
+            start, float(video.seconds or 0) if stop is None else stop, rate or video.rate or 1
+        )
+        return self.pictures(latents, times, Look(size, crop, coarse))
+
+    def pictures(
+        self, latents: Tensor, seconds: Sequence[float], look: Look, name: str | None = None
+    ) -> Tensor:
+        """The pictures at any times of the window: (B, T, 3, H, W). Only what they show is asked.
+
+        name  of another modality that is video than the clip's own
+        """
+        name, modality = self._media("video") if name is None else self._known(name)
+        wanted = Pictures.of(modality, seconds, look)
+        return wanted(self.decode(latents, {name: wanted.grid})[name])
+
+    def audio(self, latents: Tensor, start: float = 0.0, stop: float | None = None) -> Tensor:
+        """The sound from `start` to `stop` seconds of the window, at the model's rate: (B, S, 1)"""
+        name, modality = self._media("audio")
+        end = float(modality.seconds or 0) if stop is None else stop
+        points, part = samples_of(modality, start, end)
+        return self.decode(latents, {name: points})[name].flatten(1)[:, part, None]
 
     def reconstruct(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """decode(encode(inputs)): every modality, whole."""
@@ -129,9 +183,18 @@ class Autoencoder:
     def _own(self, values: Tensor) -> Tensor:
         return values.to(self.device, self.dtype)
 
+    def _known(self, name: str) -> tuple[str, Modality]:
+        return name, self.config.modalities[name]
+
+    def _media(self, kind: Literal["video", "audio"]) -> tuple[str, Modality]:
+        found = self.config.media(kind)
+        if found is None:
+            raise InputError(f"this model has no {'picture' if kind == 'video' else 'sound'}")
+        return found
+
     def _classes(self, name: str | None) -> tuple[str, Modality]:
         if name is not None:
-            return name, self.config.modalities[name]
+            return self._known(name)
         classes = self.config.classes()
         if classes is None:
             raise InputError("this model has no classes")

@@ -10,6 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter, validators
 from rich.markup import escape
 
+from .cli_asking import (
+    At,
+    Crop,
+    FrameRate,
+    Only,
+    Preview,
+    Size,
+    part_of_file,
+    print_answer,
+    wants_part,
+)
 from .console import Json, Overwrite, aside, plain
 from .verbs import (
     INTERRUPTED,
@@ -29,6 +40,7 @@ from .verbs import (
 )
 
 if TYPE_CHECKING:
+    from .asking import Answer
     from .keep import Kept
     from .pipeline import Report
 
@@ -108,7 +120,8 @@ def decode(
         Parameter(
             name=["--output", "-o"],
             help="File, or folder for several inputs; without it NAME_reconstruction.mp4 (.wav"
-            " for sound, .png for a still image) in the current folder.",
+            " for sound, .png for a still image) in the current folder. Of a part it may also be"
+            " .npy or .npz.",
         ),
     ] = None,
     model: MadeBy = None,
@@ -119,7 +132,12 @@ def decode(
         ),
     ] = None,
     duration: Duration = None,
-    size: Annotated[int | None, Parameter(help="Height of the picture shown, in pixels.")] = None,
+    at: At = None,
+    crop: Crop = None,
+    size: Size = None,
+    frame_rate: FrameRate = None,
+    only: Only = None,
+    preview: Preview = False,
     overwrite: Overwrite = False,
     top: Top = 5,
     device: Device = None,
@@ -130,7 +148,11 @@ def decode(
     Only the model that made the latents can decode them. A file that is unfinished, or was cut
     off, is decoded as far as it goes.
 
+    Of a part that is asked for (--at, --crop, --size HEIGHTxWIDTH, --frame-rate, --only, --preview,
+    or into NumPy) nothing else is computed: see docs/queries.md.
+
     Example: perceivio decode holiday.latents --start 10 --duration 5 -o part.mp4
+    Example: perceivio decode holiday.latents --at 1.25 --size 448x448 -o frame.png
     """
     from . import keep, pipeline
 
@@ -147,14 +169,34 @@ def decode(
             ready,
             start=start,
             duration=duration,
-            size=size,
+            size=None if size is None else int(size),
             overwrite=overwrite,
             top=top,
             progress=progress,
             name=names[path],
         )
 
-    return each(inputs, work, print_reconstruction, json)
+    if not wants_part(output, at, crop, size, frame_rate, only, preview):
+        return each(inputs, work, print_reconstruction, json)
+
+    def work_on_part(path: str, progress: Callable[[float, float], None]) -> Answer:
+        from .asking import ask
+
+        with keep.LatentsFile(path) as file:
+            ready, begin = keep.maker(file, model, load), file.start
+        wanted = part_of_file(at, start, duration, crop, size, frame_rate, only, preview, begin)
+        return ask(
+            path,
+            output,
+            ready,
+            wanted,
+            overwrite=overwrite,
+            top=top,
+            progress=progress,
+            name=names[path],
+        )
+
+    return each(inputs, work_on_part, print_answer, json)
 
 
 def _print_kept(kept: Kept) -> None:

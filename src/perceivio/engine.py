@@ -26,6 +26,7 @@ from .layers import SelfAttend
 from .linear import linear
 from .modalities import ModalityIO, patches, stretch
 from .model import MultimodalAutoencoder, Points
+from .position import Grid
 from .workers import pieces_of, share, threads
 
 GROUP = 2**24  # numbers in the input array of the examples encoded at once: 64 MB
@@ -73,10 +74,12 @@ class Engine:
         chosen = module.check_points(points)
         self._look_at_weights()
         outputs: dict[str, Tensor] = {}
-        plain: dict[str, Tensor | None] = {}
+        plain: dict[str, Tensor | Grid | None] = {}
         for name, some in chosen.items():
             modality = module.config.modalities[name]
-            if decode_pays(module.config, name, modality.queries if some is None else len(some)):
+            count = modality.queries if some is None else len(some)
+            axes = some.shape if isinstance(some, Grid) else modality.query_grid
+            if decode_pays(module.config, name, count, axes):
                 writer = self._constant(name, lambda name=name: Writer.of(module, name))
                 values = writer(latents, some)
                 outputs[name] = values[:, 0] if modality.is_classes else values
@@ -136,7 +139,7 @@ class Engine:
         return self_attends(layers * encoder.blocks, x, self._maps())
 
     def _decode_plainly(
-        self, latents: Tensor, points: Mapping[str, Tensor | None]
+        self, latents: Tensor, points: Mapping[str, Tensor | Grid | None]
     ) -> dict[str, Tensor]:
         """Values at points, of modalities where the factored form does not pay."""
         decoder, maps, parts = self.module.decoder, self._maps(), []
@@ -196,9 +199,13 @@ def encode_pays(config: Config) -> bool:
     return factored <= plain
 
 
-def decode_pays(config: Config, name: str, points: int) -> bool:
-    """Whether the factored form of decoding so many points counts fewer multiply-adds."""
+def decode_pays(
+    config: Config, name: str, points: int, axes: tuple[int, ...] | None = None
+) -> bool:
+    """Whether the factored form of decoding so many points, of a grid with so many coordinates
+    along each dimension, counts fewer multiply-adds."""
     attend, modality = config.decode, config.modalities[name]
+    axes = modality.query_grid if axes is None else axes
     n, d, e = config.latents, config.latent_channels, config.query_channels
     qk, v = attend.qk(d), attend.v(d)
     hidden, outputs = attend.widening * e, modality.output_values
@@ -207,7 +214,7 @@ def decode_pays(config: Config, name: str, points: int) -> bool:
     rank = e if attend.query_residual else min(e, d if one else v + 1)
     mixing = gathered * (rank + outputs)
 
-    tables = n * e * qk + sum(modality.query_grid) * (1 + 2 * modality.bands) * attend.heads * n
+    tables = n * e * qk + sum(axes) * (1 + 2 * modality.bands) * attend.heads * n
     values, attention = (n * mixing, n * (rank + outputs)) if one else (n * d * v, n * v + mixing)
     factored = tables + values + points * (attention + (rank + outputs) * hidden)
     last = config.output_channels * (e + outputs)

@@ -46,7 +46,9 @@ from torch import Tensor
 from .factored_encode import exact
 from .layers import LAYER_NORM_EPS, CrossAttend
 from .linear import Gelu, linear, packed
+from .modalities import ModalityIO
 from .model import MultimodalAutoencoder
+from .position import Grid
 from .powers import FAR, UNIT, powers
 from .tables import Rows, Separable, Tile, tiles_of
 from .workers import share
@@ -56,12 +58,44 @@ ROWS = 448  # points of a tile, about, for which weights are laid out
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Queries on a grid, the trained one or another, known from the weights alone.
+
+    shape    of the grid
+    queries  what they are
+    sums     sum and sum of squares of every query's channels
+    closest  the largest 1 / std of a query
+    start    what each adds to [r | residual], where the decoder adds queries
+    """
+
+    shape: tuple[int, ...]
+    queries: Rows
+    sums: Separable
+    closest: float
+    start: Separable | None
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, io: ModalityIO, grid: Grid | None, adds: Tensor | None) -> Asked:
+        """adds  (k + outputs, E): from a query to what it adds, if anything"""
+        device, cpu = io.query.device, torch.device("cpu")
+        learned = torch.cat([exact(io.query), exact(io.query_padding)])
+        queries = Rows.of(io.query_axes(grid), 0, learned)
+        shape = io.modality.query_grid if grid is None else grid.shape
+        sums, channels = queries.sums(), len(queries.shared)
+        tiles = tiles_of(shape, None, TILE, cpu)
+        closest = max((_scale(sums, tile, channels).max().item() for tile in tiles), default=0.0)
+        start = None if adds is None else queries.through(adds).to(device)
+        return cls(shape, queries, sums.to(device), closest, start)
+
+
+@dataclass(frozen=True)
 class Answers:
     """What follows the attention for one modality; from the weights alone, in the model's type.
 
     mixing, bias   (k + outputs, channels gathered): to [r | residual], with its bias; what is
                    gathered are u with one head, the values of all heads otherwise
-    start          what the query adds to those, where the decoder adds queries
+    adds           (k + outputs, E): what a query adds to those, where the decoder adds queries
     widen          (hidden, k) and its bias: the MLP's first map, in the basis of r
     narrow         (outputs, hidden): A W_2
     channels       E
@@ -69,7 +103,7 @@ class Answers:
 
     mixing: Tensor
     bias: Tensor
-    start: Separable | None
+    adds: Tensor | None
     widen: Tensor
     widen_bias: Tensor
     narrow: Tensor
@@ -77,7 +111,7 @@ class Answers:
     channels: int
 
     @classmethod
-    def of(cls, module: MultimodalAutoencoder, name: str, queries: Rows) -> Answers:
+    def of(cls, module: MultimodalAutoencoder, name: str) -> Answers:
         io, layer = module.io(name), module.decoder.cross_attend
         mlp, modality = layer.mlp, io.modality
         latents = module.encoder.latents
@@ -98,15 +132,14 @@ class Answers:
         def own(x: Tensor) -> Tensor:
             return x.to(latents).contiguous()
 
-        start = None
+        adds = None
         if layer.query_residual:
-            centre = torch.eye(len(output), dtype=output.dtype) - 1 / len(output)
-            start = queries.through(torch.cat([centre, a])).to(latents.device)
+            adds = torch.cat([torch.eye(len(output), dtype=output.dtype) - 1 / len(output), a])
         widen = exact(mlp.widen.weight)
         return cls(
             mixing=own(mixing[:, :gathered]),
             bias=own(bias),
-            start=start,
+            adds=adds,
             widen=packed(own((widen * exact(layer.mlp_norm.weight)) @ basis), ROWS),
             widen_bias=own(widen @ exact(layer.mlp_norm.bias) + exact(mlp.widen.bias)),
             narrow=own(a @ exact(mlp.narrow.weight)),
@@ -114,10 +147,11 @@ class Answers:
             channels=len(output),
         )
 
-    def __call__(self, mixed: Tensor, total: Tensor, tile: Tile) -> Tensor:
-        """[r | residual] (P, k + outputs), `total` times too large (P, 1) -> values (P, outputs)"""
-        if self.start is not None:
-            mixed, total = (mixed / total + self.start(tile)).to(mixed), torch.ones_like(total)
+    def __call__(self, mixed: Tensor, total: Tensor, start: Tensor | None) -> Tensor:
+        """[r | residual] (P, k + outputs), `total` times too large (P, 1), and what queries add to
+        it -> values (P, outputs)"""
+        if start is not None:
+            mixed, total = (mixed / total + start).to(mixed), torch.ones_like(total)
         r, residual = mixed.split([self.widen.shape[1], len(self.narrow)], 1)
         length = torch.linalg.vector_norm(r.float(), dim=1, keepdim=True) / total
         scale = (length.square() / self.channels + LAYER_NORM_EPS).rsqrt() / total
@@ -141,19 +175,15 @@ def _output(layer: CrossAttend) -> tuple[Tensor, int]:
 class Writer:
     """The decoder for one modality, from the weights alone.
 
-    grid     output points along each dimension
-    queries  what they are
-    sums     sum and sum of squares of every query's channels
-    closest  the largest 1 / std of a query
+    io       the modality
+    asked    all queries of training
     keys     (H, E, channels a head): turns keys into k~ of powers of two
     offset   (channels a head x H,): c_j = offset . k_j, of powers of two
     """
 
     module: MultimodalAutoencoder
-    grid: tuple[int, ...]
-    queries: Rows
-    sums: Separable
-    closest: float
+    io: ModalityIO
+    asked: Asked
     keys: Tensor
     offset: Tensor
     answers: Answers
@@ -169,63 +199,59 @@ class Writer:
         keys = exact(query.weight) * exact(layer.query_norm.weight) * unit
         keys -= keys.mean(1, keepdim=True)
         offset = exact(query.weight) @ exact(layer.query_norm.bias) + exact(query.bias)
-        io = module.io(name)
-        learned = torch.cat([exact(io.query), exact(io.query_padding)])
-        queries = Rows.of(io.query_axes(), 0, learned)
-        grid, sums = io.modality.query_grid, queries.sums()
-        tiles = tiles_of(grid, None, TILE, torch.device("cpu"))
-        channels = len(queries.shared)
-        closest = max(_scale(sums, tile, channels).max().item() for tile in tiles)
+        io, answers = module.io(name), Answers.of(module, name)
         return cls(
             module=module,
-            grid=grid,
-            queries=queries,
-            sums=sums.to(device),
-            closest=closest,
+            io=io,
+            asked=Asked.of(io, None, answers.adds),
             keys=keys.unflatten(0, (-1, width)).mT.to(device, torch.float32).contiguous(),
             offset=(offset * unit).to(device, torch.float32),
-            answers=Answers.of(module, name, queries),
+            answers=answers,
         )
 
-    def __call__(self, latents: Tensor, points: Tensor | None) -> Tensor:
-        """Latents (B, N, D), flat indices (P,) or None for all -> (B, P, outputs)"""
-        count = prod(self.grid) if points is None else len(points)
+    def __call__(self, latents: Tensor, points: Tensor | Grid | None) -> Tensor:
+        """Latents (B, N, D), flat indices (P,), a grid, or None for all -> (B, P, outputs)"""
+        count = prod(self.asked.shape) if points is None else len(points)
         outputs = latents.new_empty(len(latents), count, len(self.answers.narrow))
+        own = points if isinstance(points, Grid) else None
+        asked = self.asked if own is None else Asked.of(self.io, own, self.answers.adds)
+        some = None if isinstance(points, Grid) else points
         heads, rows = len(self.keys), latents.shape[1]
         size = max(1, TILE // (heads * rows + len(self.answers.widen)))
-        tiles = list(tiles_of(self.grid, points, size, latents.device))
+        tiles = list(tiles_of(asked.shape, some, size, latents.device))
         for one, out in zip(latents, outputs, strict=True):
-            clip = self._clip(one)
+            clip = self._clip(one, asked)
 
             def answer(tile: Tile, clip: Clip = clip, out: Tensor = out) -> None:
-                out[tile.place] = self.answers(*clip(tile), tile)
+                start = asked.start(tile) if asked.start else None
+                out[tile.place] = self.answers(*clip(tile), start)
 
             share(answer, tiles, latents.device)
         return outputs
 
-    def _clip(self, latents: Tensor) -> Clip:
-        """What latents (N, D) of one clip come to."""
+    def _clip(self, latents: Tensor, asked: Asked) -> Clip:
+        """What latents (N, D) of one clip come to, for what is asked."""
         layer = self.module.decoder.cross_attend
         attention, heads = layer.attention, len(self.keys)
         normed = layer.attended_norm(latents)
         k = linear(normed, attention.key.weight, attention.key.bias).float()
         offsets = (k * self.offset).unflatten(1, (heads, -1)).sum(2).T.contiguous()
         by_head = zip(k.chunk(heads, 1), self.keys, strict=True)
-        tables = self.queries.through(torch.cat([linear(k.contiguous(), w) for k, w in by_head]))
+        tables = asked.queries.through(torch.cat([linear(k.contiguous(), w) for k, w in by_head]))
         reach = torch.stack([table.abs().amax(0) for table in tables.tables]).sum(0)
-        far = (reach * self.closest + offsets.flatten().abs()).max().item() > FAR
+        far = (reach * asked.closest + offsets.flatten().abs()).max().item() > FAR
         if heads > 1:
             v = linear(normed, attention.value.weight, attention.value.bias)
             values = [packed(part, ROWS) for part in v.T.chunk(heads)]
-            return Clip(self, tables, offsets, far, values, v.dtype)
+            return Clip(self, asked, tables, offsets, far, values, v.dtype)
         u = torch.layer_norm(latents, latents.shape[1:], None, None, LAYER_NORM_EPS) + 1
         values = linear(self.answers.mixing, u) + self.answers.bias[:, None]
-        return Clip(self, tables, offsets, far, [packed(values, ROWS)], values.dtype)
+        return Clip(self, asked, tables, offsets, far, [packed(values, ROWS)], values.dtype)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The attended array of one clip.
+    """The attended array of one clip, for what is asked.
 
     tables   q_n . k~_j, (n_i, H N) for each dimension
     offsets  (H, N): c_j
@@ -235,6 +261,7 @@ class Clip:
     """
 
     writer: Writer
+    asked: Asked
     tables: Separable
     offsets: Tensor
     far: bool
@@ -244,7 +271,7 @@ class Clip:
     def __call__(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """[r | residual] at the points of a tile, (P, k + outputs), and by how much it is too
         large: the sum of weights (P, 1)"""
-        scale = _scale(self.writer.sums, tile, self.writer.answers.channels)
+        scale = _scale(self.asked.sums, tile, self.writer.answers.channels)
         scores = self.tables(tile).unflatten(1, self.offsets.shape)  # P x H x N
         scores = torch.addcmul(self.offsets, scores, scale[:, None])
         weights, total = powers(scores, self.far)

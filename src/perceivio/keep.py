@@ -198,7 +198,7 @@ def decode(
         model = maker(file, model)
         began = time.perf_counter()
         clip, header = clip_format(model.config), file.header
-        info = _info(file)
+        info = source_info(file)
         default = pipeline.default_output(name or Path(source).stem, info)
         path = _target(target, default.name)
         if path.exists() and path.samefile(source):
@@ -236,7 +236,7 @@ def decode(
                 for stretch in pipeline.answers(model, pairs, asked, header.overlap, report, top):
                     behind.do(partial(finish, stretch))
         report.media_seconds = span.seconds(report)
-        report.notes, report.lost = _notes(file), file.lost
+        report.notes, report.lost = notes_of(file), file.lost
         report.seconds = time.perf_counter() - began
         return report
 
@@ -260,10 +260,10 @@ def classify(
     with LatentsFile(source) as file:
         model = maker(file, model)
         began = time.perf_counter()
-        report = Report(_info(file))
+        report = Report(source_info(file))
         span = _Span(file, clip_format(model.config), start or None, duration)
         pipeline.tell_classes(model, _pairs(span.records(), span, progress), report, top)
-        report.notes, report.lost = _notes(file), file.lost
+        report.notes, report.lost = notes_of(file), file.lost
         report.seconds = time.perf_counter() - began
         return report
 
@@ -438,7 +438,7 @@ def _pairs(
             progress(min(record.stop, span.stop) - span.start, span.stop - span.start)
 
 
-def _info(file: LatentsFile) -> MediaInfo:
+def source_info(file: LatentsFile) -> MediaInfo:
     """The source, as far as the file tells of it, under the file's own name."""
     header, video, audio = file.header, None, None
     if (picture := header.picture) is not None:
@@ -448,7 +448,7 @@ def _info(file: LatentsFile) -> MediaInfo:
     return MediaInfo(file.path, header.kind, header.source_duration, video, audio)
 
 
-def _notes(file: LatentsFile) -> list[str]:
+def notes_of(file: LatentsFile) -> list[str]:
     if file.finished:
         return file.notes
     return [f"unfinished, or cut off: {len(file)} windows, up to {file.stop:.2f} s, are there"]

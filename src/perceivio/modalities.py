@@ -5,11 +5,13 @@ Video, sound and labels all go through this one class; what differs is their dec
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from .config import Modality
-from .position import axis_features, grid_features, input_positions, query_positions
+from .position import Grid, axis_features, grid_features, input_positions, query_positions
 
 
 class ModalityIO(nn.Module):
@@ -46,17 +48,20 @@ class ModalityIO(nn.Module):
 
     def token_axes(self) -> list[Tensor]:
         """Features of token positions along each dimension, each (n_i, 1 + 2 K)."""
-        return self._axes(self.modality.token_grid, input_positions)
+        return self._axes(map(input_positions, self.modality.token_grid))
 
-    def query_axes(self) -> list[Tensor]:
-        """Features of query positions along each dimension, each (n_i, 1 + 2 K)."""
-        return self._axes(self.modality.query_grid, query_positions)
+    def query_axes(self, grid: Grid | None = None) -> list[Tensor]:
+        """Features of query positions along each dimension, each (n_i, 1 + 2 K), on a grid of
+        one's own or, without one, on the trained one."""
+        counts = self.modality.query_grid
+        axes = [None] * len(counts) if grid is None else grid.axes
+        return self._axes(map(query_positions, counts, axes))
 
-    def _axes(self, grid, positions) -> list[Tensor]:
+    def _axes(self, positions: Iterable[Tensor]) -> list[Tensor]:
         # Built on the CPU in float32 whatever the model's device and type: see position.py.
         return [
-            axis_features(positions(n), self.modality.bands, resolution)
-            for n, resolution in zip(grid, self.modality.resolution, strict=True)
+            axis_features(along, self.modality.bands, resolution)
+            for along, resolution in zip(positions, self.modality.resolution, strict=True)
         ]
 
     def content(self, values: Tensor) -> Tensor:
@@ -76,10 +81,13 @@ class ModalityIO(nn.Module):
         """(B, M, C): the mask token in place of every token."""
         return self.mask_token.expand(batch, self.modality.tokens, -1)
 
-    def queries(self, points: Tensor | None = None) -> Tensor:
-        """(P,) flat row-major indices of the output grid, or None for all -> (P, E)"""
-        points = points if points is None else points.cpu()
-        position = grid_features(self.query_axes(), points).to(self.query)
+    def queries(self, points: Tensor | Grid | None = None) -> Tensor:
+        """(P,) flat row-major indices of the output grid, a grid of one's own, or None for all of
+        the trained one -> (P, E)"""
+        if isinstance(points, Tensor):
+            position = grid_features(self.query_axes(), points.cpu()).to(self.query)
+        else:
+            position = grid_features(self.query_axes(points)).to(self.query)
         learned = torch.cat([self.query, self.query_padding])
         return torch.cat([position, learned.expand(len(position), -1)], dim=1)
 
@@ -121,12 +129,18 @@ def stretch(values: Tensor, modality: Modality, rows: slice) -> Tensor:
     return values.narrow(axis, rows.start * size, (rows.stop - rows.start) * size)
 
 
-def unpatch(values: Tensor, modality: Modality, patch: tuple[int, ...]) -> Tensor:
-    """The inverse of `patches`."""
+def unpatch(
+    values: Tensor,
+    modality: Modality,
+    patch: tuple[int, ...],
+    grid: Sequence[int] | None = None,
+) -> Tensor:
+    """The inverse of `patches`; of a grid of so many patches, if not of the whole."""
     dims = len(modality.shape)
-    grid = [n // p for n, p in zip(modality.shape, patch, strict=True)]
+    grid = grid or [n // p for n, p in zip(modality.shape, patch, strict=True)]
     values = values.reshape(len(values), *grid, *patch, modality.channels)
     pairs = [axis for i in range(dims) for axis in (1 + i, 1 + dims + i)]
     values = values.permute(0, *pairs, 2 * dims + 1)
-    values = values.reshape(len(values), *modality.shape, modality.channels)
+    shape = [n * p for n, p in zip(grid, patch, strict=True)]
+    values = values.reshape(len(values), *shape, modality.channels)
     return values.movedim(-1, 1 + modality.channel_axis % (dims + 1))

@@ -14,8 +14,9 @@ from .config import Config
 from .errors import PerceivioError
 from .modalities import ModalityIO
 from .perceiver import Decoder, Encoder
+from .position import Grid
 
-Points = Mapping[str, Tensor | None]
+Points = Mapping[str, Tensor | Grid | None]
 
 
 class InputError(PerceivioError, ValueError):
@@ -94,8 +95,9 @@ class MultimodalAutoencoder(nn.Module):
     def decode(self, latents: Tensor, points: Points | None = None) -> dict[str, Tensor]:
         """Answer queries from latents (B, N, D).
 
-        points  flat row-major indices (P,) of a modality's output grid, or None for all of it;
-                a modality that is not named is not computed. None: everything, whole.
+        points  flat row-major indices (P,) of a modality's output grid, a `Grid` of positions of
+                one's own, or None for all of it; a modality that is not named is not computed.
+                None: everything, whole.
 
         Returns whole modalities as (B, *value_shape), points as (B, P, values of an output
         patch), classes as logits (B, classes).
@@ -154,7 +156,7 @@ class MultimodalAutoencoder(nn.Module):
             raise InputError(f"modalities have different batch sizes: {sorted(batches)}")
         return batches.pop()
 
-    def check_points(self, points: Points | None) -> dict[str, Tensor | None]:
+    def check_points(self, points: Points | None) -> dict[str, Tensor | Grid | None]:
         """Points of known modalities, sorted by name. Raises InputError for any that do not fit."""
         if points is None:
             return dict.fromkeys(self.config.modalities)
@@ -164,9 +166,23 @@ class MultimodalAutoencoder(nn.Module):
                 raise InputError(f"no modality is called {name!r}; this model has {known}")
             if chosen is None:
                 continue
+            if isinstance(chosen, Grid):
+                _check_grid(name, chosen, self.config.modalities[name].query_grid)
+                continue
             if chosen.dim() != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool:
                 raise InputError(f"points of {name} must be a 1-D tensor of whole numbers")
             count = self.config.modalities[name].queries
             if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < count:
                 raise InputError(f"points of {name} must lie in 0 .. {count - 1}")
         return dict(sorted(points.items()))
+
+
+def _check_grid(name: str, grid: Grid, trained: tuple[int, ...]) -> None:
+    """Raises InputError for coordinates that are not between those of training."""
+    if len(grid.axes) != len(trained) or not trained:
+        raise InputError(f"a grid of {name} needs {len(trained)} axes, not {len(grid.axes)}")
+    for axis, count in zip(grid.axes, trained, strict=True):
+        if axis.dim() != 1 or not len(axis):
+            raise InputError(f"each axis of a grid of {name} must be a 1-D tensor of coordinates")
+        if not 0 <= axis.min().item() <= axis.max().item() <= count - 1:
+            raise InputError(f"coordinates of {name} must lie in 0 .. {count - 1}")

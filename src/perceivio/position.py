@@ -8,10 +8,29 @@ were trained with the rounding that this order gives: a sound position's largest
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import pi
+from dataclasses import dataclass
+from math import pi, prod
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Queries at positions of one's own: every combination of coordinates along each dimension.
+
+    axes  (n_i,) for each dimension, in steps of the trained output queries: 0 is the first of
+          them, 1 the second, 0.5 half-way between
+    """
+
+    axes: tuple[Tensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(axis) for axis in self.axes)
+
+    def __len__(self) -> int:
+        return prod(self.shape)
 
 
 def input_positions(n: int) -> Tensor:
@@ -19,9 +38,13 @@ def input_positions(n: int) -> Tensor:
     return torch.linspace(-1.0, 1.0, n)
 
 
-def query_positions(n: int) -> Tensor:
-    """(n,) positions of output queries: -1 + 2 i / n, which never reaches +1."""
-    return -1 + 2 * torch.arange(n) / torch.tensor(n)
+def query_positions(n: int, at: Tensor | None = None) -> Tensor:
+    """(n,) positions of output queries: -1 + 2 i / n, which never reaches +1.
+
+    at  (P,) other coordinates i than 0 .. n - 1: whole ones have the same positions, to the bit
+    """
+    at = torch.arange(n) if at is None else at.cpu().float()
+    return -1 + 2 * at / torch.tensor(n)
 
 
 def axis_features(positions: Tensor, bands: int, resolution: int) -> Tensor:

@@ -81,6 +81,7 @@ class Learner(nn.Module):
             return class_error(got, wanted, known)
         chosen = points[name]
         if chosen is not None:
+            assert isinstance(chosen, Tensor)  # between the points there is nothing to compare with
             wanted = patches(wanted, modality, modality.output_patch)[:, chosen]
         wrong = grid_error(got, wanted, modality, self.objectives[name].loss)
         return wrong if known is None else Wrong(wrong.loss * known, wrong.square)
