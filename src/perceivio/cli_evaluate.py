@@ -59,7 +59,7 @@ def evaluate(
         Parameter(
             name=["--output", "-o"],
             help="Folder to write; without it MODEL_evaluation in the current folder. Of several"
-            " models, each has a folder in it.",
+            " models, and where annotations are given, each model has a folder in it.",
         ),
     ] = None,
     precision: Annotated[
@@ -127,7 +127,8 @@ def evaluate(
     if folder.exists() and not folder.is_dir():
         raise PerceivioError(f"{folder}: is a file; name a folder with -o")
     names = _names(models)
-    folders = {each: folder / name if also else folder for each, name in names.items()}
+    several = bool(also) or any(each.endswith(".csv") for each in data)
+    folders = {each: folder / name if several else folder for each, name in names.items()}
     data = [_index(each, root, folder) if each.endswith(".csv") else each for each in data]
     evaluations: dict[str, Evaluation] = {}
     for each, where in folders.items():
