@@ -632,7 +632,12 @@ def test_latents_that_are_kept_give_the_files_beside_too(config, videos, tmp_pat
     found = perceivio.decode(kept.written, tmp_path / "b.mp4", model)
     assert set(found.written_beside) == {"depth", "mic2", "motion"}
     for name, path in wanted.written_beside.items():
-        assert found.written_beside[name].read_bytes() == path.read_bytes()
+        if name != "depth":
+            assert found.written_beside[name].read_bytes() == path.read_bytes()
+    # x264's threads make other bytes of the same frames from run to run; the picture is the same.
+    depths = (frames_of(each.written_beside["depth"]) for each in (wanted, found))
+    both = (np.stack([frame for _, frame in frames]).astype(int) for frames in depths)
+    assert np.abs(np.subtract(*both)).mean() < 1
     with perceivio.open_latents(kept.written) as file:
         names = {each.name for each in file.header.files}
     assert {"000.mp4", "000.depth.mp4", "000.mic2.wav", "000.motion.csv"} <= names
