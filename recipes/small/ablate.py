@@ -3,7 +3,7 @@
     python -m recipes.small.ablate [--work .data/small] [--steps 350] [NAME ...]
 
 Digits only, of the picture alone or of the sound alone, on one core: after so many steps of 48
-examples, how many digits of the last hundred or so batches were told (each picture and sound is
+examples, how many digits of the last twenty or so batches were told (each picture and sound is
 drawn afresh, so none was seen before), and how many of the test half of the bank (other images,
 other voices), of the same pieces. One seed: a difference of one or two points is none. Each run's
 log stays in WORK/ablate; a run that is there is not repeated.
