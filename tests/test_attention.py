@@ -14,7 +14,7 @@ from models import SMALL, huggingface_model, random_inputs, tiny_config
 from PIL import Image
 
 import perceivio
-from perceivio import attention_maps
+from perceivio import attention_maps, factored_decode
 from perceivio import attention_pictures as drawn
 from perceivio.attention_maps import attention, attention_of_latents, reads, strongest, writes
 from perceivio.autoencoder import Autoencoder
@@ -92,18 +92,18 @@ def test_reading_is_the_softmax_of_the_encoder_whatever_the_tiles(
 def test_writing_is_the_softmax_of_the_decoder_whatever_the_tiles(
     crooked, clip, tile, monkeypatch
 ):
-    monkeypatch.setattr(attention_maps, "TILE", tile)
+    monkeypatch.setattr(factored_decode, "TILE", tile)
     module, latents = crooked.module, crooked.encode(clip)[0]
     for name, modality in module.config.modalities.items():
         queries = module.io(name).queries()
         wanted = weights_written_out(module.decoder.cross_attend, queries, latents)  # H x O x N
-        maps, share = writes(module, latents, name, [4, 1])
+        maps, share = writes(crooked, latents, name, [4, 1])
         assert maps.shape == (2, 2, *modality.query_grid)
         for row, latent in enumerate((4, 1)):
             got = maps[row].reshape(2, -1)
             np.testing.assert_allclose(got, wanted[:, :, latent], atol=1e-6)
         np.testing.assert_allclose(share, wanted.mean((0, 1)), atol=1e-6)
-        every = writes(module, latents, name, range(5))[0]
+        every = writes(crooked, latents, name, range(5))[0]
         np.testing.assert_allclose(every.sum(0), 1, atol=1e-6)
 
 

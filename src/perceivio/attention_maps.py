@@ -5,9 +5,9 @@ they sum to 1. Writing: the decoder gives each output query, in each head, a wei
 latent; they sum to 1. A map of a latent is its weights on a modality's grid. Between the two the
 self-attends pass everything around, so what a latent writes need not be what it has read.
 
-Computed from the layers of the plain module, some tokens or queries at a time: kept are the maps of
-the latents that were asked for, never the whole matrix (of `base` 52,097 x 784 to read and
-804,737 x 784 to write).
+Reading is computed from the layers of the plain module, writing by the engine, which knows scores
+as sums of tables; some tokens or queries at a time: kept are the maps of the latents that were
+asked for, never the whole matrix (of `base` 52,097 x 784 to read and 804,737 x 784 to write).
 
 Letters: M tokens, O queries, N x D latents, H heads, K latents that are looked at, P of a tile.
 """
@@ -26,6 +26,7 @@ from .config import Config
 from .modalities import ModalityIO, stretch
 from .model import InputError, MultimodalAutoencoder
 from .position import grid_features
+from .tables import Tile
 
 TILE = 2**22  # numbers of a tile: 16 MB
 
@@ -83,15 +84,15 @@ def attention_of_latents(
     model: Autoencoder, values: Tensor, latents: Sequence[int] | None = None, top: int = 2
 ) -> Attention:
     """The same from the latents (1, N, D) of a window alone: what they read is not known."""
-    module, config = model.module, model.config
+    config = model.config
     if values.shape != (1, config.latents, config.latent_channels):
         raise InputError("attention is that of one window: latents (1, N, D)")
     values = values[0].to(model.device, model.dtype)
     if latents is None:
-        shares = {name: writes(module, values, name, ())[1] for name in by_dimensions(config)}
+        shares = {name: writes(model, values, name, ())[1] for name in by_dimensions(config)}
         latents = strongest(shares, top)
     chosen = _checked(latents, config)
-    found = {name: writes(module, values, name, chosen) for name in config.modalities}
+    found = {name: writes(model, values, name, chosen) for name in config.modalities}
     return Attention(
         chosen,
         None,
@@ -169,28 +170,25 @@ def _tokens(io: ModalityIO, values: Tensor) -> Iterator[Tensor]:
 
 @torch.inference_mode()
 def writes(
-    module: MultimodalAutoencoder, values: Tensor, name: str, latents: Sequence[int]
+    model: Autoencoder, values: Tensor, name: str, latents: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """The weights (K, H, *query_grid) that a modality's queries give to K latents, and the mean
     weight (N,) of every latent, over queries and heads.
 
     values  latents (N, D) of a window
     """
-    modality = module.config.modalities[name]
-    io, layer = module.io(name), module.decoder.cross_attend
-    attention, heads = layer.attention, layer.attention.heads
-    keys = attention.key(layer.attended_norm(values)).unflatten(1, (heads, -1))  # N x H x c
-    maps = torch.empty(len(latents), heads, modality.queries)
-    share = torch.zeros(len(values), dtype=torch.float64)
-    for points in torch.arange(modality.queries).split(max(1, TILE // (heads * len(values)))):
-        queries = attention.query(layer.query_norm(io.queries(points))).unflatten(1, (heads, -1))
-        scores = torch.einsum("phc,nhc->phn", queries, keys) * queries.shape[2] ** -0.5
-        weights = scores.float().softmax(2).cpu()
-        share += weights.sum((0, 1), dtype=torch.float64)
-        maps[:, :, points[0] : points[-1] + 1] = weights[:, :, list(latents)].permute(2, 1, 0)
+    modality, heads = model.config.modalities[name], model.config.decode.heads
+    chosen = list(latents)
+    maps = torch.empty(len(chosen), heads, modality.queries)
+
+    def look(tile: Tile, weights: Tensor, total: Tensor) -> Tensor:  # P x H x N, P x H x 1
+        maps[:, :, tile.place] = (weights[:, :, chosen] / total).permute(2, 1, 0).cpu()
+        return torch.einsum("phn,ph->n", weights, total[:, :, 0].reciprocal()).double()
+
+    share = torch.stack(model.engine.writer(name).weights(values, look)).sum(0)
     grid = modality.query_grid
     maps = maps.unflatten(2, grid) if grid else maps[..., 0]
-    return maps, (share / (modality.queries * heads)).float()
+    return maps, (share / (modality.queries * heads)).float().cpu()
 
 
 def _checked(latents: Sequence[int], config: Config) -> tuple[int, ...]:

@@ -106,7 +106,9 @@ class TableWriter:
 
     def add(self, file: str, spans: Sequence[tuple[float, float]], vectors: np.ndarray) -> None:
         """Rows of one file: start and stop of n windows, and their vectors (n, F)."""
-        flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+        # A copy: a tensor that is kept lies between those that come and go, whose memory then
+        # cannot be used again for larger ones.
+        flat = pa.array(np.array(vectors, np.float32, order="C").reshape(-1))
         columns = [
             pa.array([file] * len(spans)),
             pa.array([start for start, _ in spans], pa.float64()),

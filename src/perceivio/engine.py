@@ -80,8 +80,7 @@ class Engine:
             count = modality.queries if some is None else len(some)
             axes = some.shape if isinstance(some, Grid) else modality.query_grid
             if decode_pays(module.config, name, count, axes):
-                writer = self._constant(name, lambda name=name: Writer.of(module, name))
-                values = writer(latents, some)
+                values = self._writer(name)(latents, some)
                 outputs[name] = values[:, 0] if modality.is_classes else values
             else:
                 plain[name] = some
@@ -90,6 +89,14 @@ class Engine:
             name: module.io(name).assemble(outputs[name]) if some is None else outputs[name]
             for name, some in chosen.items()
         }
+
+    def writer(self, name: str) -> Writer:
+        """The decoder's cross-attend for one modality, in factored form."""
+        self._look_at_weights()
+        return self._writer(name)
+
+    def _writer(self, name: str) -> Writer:
+        return self._constant(name, lambda: Writer.of(self.module, name))
 
     def _read(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The cross-attend of the encoder."""

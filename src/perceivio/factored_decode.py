@@ -37,8 +37,10 @@ identity, and the query's own part in [r | residual], again a sum of tables, is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -55,6 +57,7 @@ from .workers import share
 
 TILE = 2**20  # numbers that a tile's largest arrays hold together: 4 MB, which the caches hold
 ROWS = 448  # points of a tile, about, for which weights are laid out
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -216,9 +219,7 @@ class Writer:
         own = points if isinstance(points, Grid) else None
         asked = self.asked if own is None else Asked.of(self.io, own, self.answers.adds)
         some = None if isinstance(points, Grid) else points
-        heads, rows = len(self.keys), latents.shape[1]
-        size = max(1, TILE // (heads * rows + len(self.answers.widen)))
-        tiles = list(tiles_of(asked.shape, some, size, latents.device))
+        tiles = self._tiles(asked, some, latents)
         for one, out in zip(latents, outputs, strict=True):
             clip = self._clip(one, asked)
 
@@ -228,6 +229,20 @@ class Writer:
 
             share(answer, tiles, latents.device)
         return outputs
+
+    def weights(
+        self, latents: Tensor, look: Callable[[Tile, Tensor, Tensor], Result]
+    ) -> list[Result]:
+        """What each query pays to each of the latents (N, D) of one clip. `look` is called, in any
+        thread, with every tile, weights (P, H, N), and their sums (P, H, 1), by which they are too
+        large."""
+        clip = self._clip(latents, self.asked)
+        tiles = self._tiles(self.asked, None, latents)
+        return share(lambda tile: look(tile, *clip.weights(tile)), tiles, latents.device)
+
+    def _tiles(self, asked: Asked, points: Tensor | None, latents: Tensor) -> list[Tile]:
+        size = max(1, TILE // (len(self.keys) * latents.shape[-2] + len(self.answers.widen)))
+        return list(tiles_of(asked.shape, points, size, latents.device))
 
     def _clip(self, latents: Tensor, asked: Asked) -> Clip:
         """What latents (N, D) of one clip come to, for what is asked."""
@@ -271,10 +286,7 @@ class Clip:
     def __call__(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """[r | residual] at the points of a tile, (P, k + outputs), and by how much it is too
         large: the sum of weights (P, 1)"""
-        scale = _scale(self.asked.sums, tile, self.writer.answers.channels)
-        scores = self.tables(tile).unflatten(1, self.offsets.shape)  # P x H x N
-        scores = torch.addcmul(self.offsets, scores, scale[:, None])
-        weights, total = powers(scores, self.far)
+        weights, total = self.weights(tile)
         weights = weights.to(self.dtype)
         gathered = [linear(weights[:, head], v) for head, v in enumerate(self.values)]
         if len(gathered) == 1:
@@ -283,6 +295,12 @@ class Clip:
         means = [part / total[:, head] for head, part in enumerate(gathered)]
         mixed = linear(torch.cat(means, 1).to(self.dtype), answers.mixing, answers.bias)
         return mixed, torch.ones_like(total[:, 0])
+
+    def weights(self, tile: Tile) -> tuple[Tensor, Tensor]:
+        """Attention of the queries of a tile, (P, H, N), and by how much it is too large (P, H, 1)"""
+        scale = _scale(self.asked.sums, tile, self.writer.answers.channels)
+        scores = self.tables(tile).unflatten(1, self.offsets.shape)
+        return powers(torch.addcmul(self.offsets, scores, scale[:, None]), self.far)
 
 
 def _scale(sums: Separable, tile: Tile, channels: int) -> Tensor:
