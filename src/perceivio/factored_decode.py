@@ -297,7 +297,7 @@ class Clip:
         return mixed, torch.ones_like(total[:, 0])
 
     def weights(self, tile: Tile) -> tuple[Tensor, Tensor]:
-        """Attention of the queries of a tile, (P, H, N), and by how much it is too large (P, H, 1)"""
+        """Attention of a tile's queries, (P, H, N), and by how much it is too large, (P, H, 1)"""
         scale = _scale(self.asked.sums, tile, self.writer.answers.channels)
         scores = self.tables(tile).unflatten(1, self.offsets.shape)
         return powers(torch.addcmul(self.offsets, scores, scale[:, None]), self.far)
