@@ -6,11 +6,15 @@ READY  := $(VENV)/.ready
 # Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test lint bench figures train-small score-small clean
+.PHONY: help setup demo test test-long wheel-test coverage audit lint bench figures train-small score-small clean
 
 help:
 	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
 	@echo "make test         all tests, offline, in some minutes on two cores"
+	@echo "make test-long    the tests that take long"
+	@echo "make wheel-test   what a fresh environment has from the wheel alone works"
+	@echo "make coverage     lines of the package that tests reach, half an hour"
+	@echo "make audit        known weaknesses of the pinned packages (asks a service)"
 	@echo "make setup        the environment only, in $(VENV)"
 	@echo "make lint         ruff and pyright"
 	@echo "make bench        speed and memory against transformers and the machine, some ten minutes"
@@ -41,6 +45,25 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+test-long: setup
+	$(BIN)/python -m pytest -s tests/long
+
+wheel-test: setup
+	$(BIN)/python tests/check_wheel.py
+
+# Of child processes too; see pyproject.toml.
+coverage: setup
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# Sends the names and versions of constraints.txt to PyPI's service of known weaknesses.
+audit:
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+
 lint: setup
 	$(BIN)/ruff check src tests recipes benchmarks
 	$(BIN)/pyright
@@ -61,4 +84,4 @@ score-small: setup
 	$(BIN)/python -m recipes.small.score small
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) .audit demo

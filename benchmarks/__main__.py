@@ -231,7 +231,7 @@ def file() -> dict[str, Any]:
                 writer.write(resize(values["image"][0, :14], height, width))
                 writer.write(samples=values["audio"][0, :8960, 0])
 
-    part = {"duration": CLIP_SECONDS, "overlap": 2}
+    part: dict[str, Any] = {"duration": CLIP_SECONDS, "overlap": 2}
     perceivio.reconstruct(CLIP, Path(tempfile.mkdtemp()) / "out.mp4", model, duration=1.0)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.mp4"

@@ -10,7 +10,7 @@ fuses itself; caches are left out of account.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -172,7 +172,7 @@ def _counted(work: Callable[[], None], gpu: bool) -> Operations:
 
 
 @contextlib.contextmanager
-def as_on_a_gpu() -> Iterator[None]:
+def as_on_a_gpu() -> Generator[None]:
     """The ways that the code takes where the device is no CPU."""
     with contextlib.ExitStack() as patches:
         for name, instead in {

@@ -104,10 +104,10 @@ def command(
     )
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+def finish(process: subprocess.Popen[str], code: int = 0, within: float = 90) -> str:
     """Wait for its end; returns what it printed."""
     try:
-        out = process.communicate(timeout=90)[0]
+        out = process.communicate(timeout=within)[0]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

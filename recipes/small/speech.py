@@ -110,7 +110,7 @@ class Speakers:
         with tempfile.NamedTemporaryFile(suffix=".wav") as file:
             if job["program"] == "espeak":
                 command = [
-                    self.espeak,
+                    str(self.espeak),
                     "-v",
                     job["voice"],
                     "-s",
@@ -123,7 +123,7 @@ class Speakers:
                 ]
             else:
                 command = [
-                    self.flite,
+                    str(self.flite),
                     "-voice",
                     job["voice"],
                     "--setf",

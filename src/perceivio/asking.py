@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -206,7 +206,7 @@ def ask(
 
 
 @contextmanager
-def _named(file: LatentsFile) -> Iterator[None]:
+def _named(file: LatentsFile) -> Generator[None]:
     """What was asked and is not there is told with the file's name."""
     try:
         yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -252,7 +252,7 @@ def _columns(file: File, names: tuple[str, ...]) -> list[np.ndarray]:
 
 
 @contextlib.contextmanager
-def _told(file: File) -> Iterator[None]:
+def _told(file: File) -> Generator[None]:
     """Damage of any kind as a MediaError that names the file."""
     try:
         yield

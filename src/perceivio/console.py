@@ -6,7 +6,7 @@ Figures go to standard output; notes, progress and errors to standard error.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ aside = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def progress(name: str) -> Iterator[Callable[[float, float], None]]:
+def progress(name: str) -> Generator[Callable[[float, float], None]]:
     """A bar on standard error where that is a terminal."""
     if not aside.is_terminal:
         yield lambda done, total: None

@@ -49,7 +49,7 @@ class Facts:
     pooling: str
     channels: int
 
-    def schema(self) -> pa.Schema:
+    def schema(self) -> pa.Schema:  # pyright: ignore[reportUnknownParameterType]
         told = {"kind": KIND, "version": VERSION, **dataclasses.asdict(self)}
         return pa.schema(
             [
@@ -63,7 +63,7 @@ class Facts:
         )
 
     @classmethod
-    def of(cls, schema: pa.Schema) -> Facts:
+    def of(cls, schema: pa.Schema) -> Facts:  # pyright: ignore[reportUnknownParameterType]
         """Raises PerceivioError where the columns are no table of vectors."""
         try:
             told = json.loads((schema.metadata or {})[METADATA])
@@ -199,7 +199,7 @@ class Rows:
     vectors: np.ndarray
 
     @classmethod
-    def of(cls, batch: pa.RecordBatch, first: int, channels: int) -> Rows:
+    def of(cls, batch: pa.RecordBatch, first: int, channels: int) -> Rows:  # pyright: ignore[reportUnknownParameterType]
         names = "file", "start", "stop"
         files, starts, stops = (batch.column(name).to_pylist() for name in names)
         flat: Any = batch.column("embedding").flatten()

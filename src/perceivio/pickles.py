@@ -75,7 +75,9 @@ def _items(tree: object, wanted: str, path: Path) -> list[tuple[str, Any]]:
 
 def _kind(value: object) -> str:
     """What a value from the pickle is, in words; nothing of the value itself is shown."""
-    names = {_Array: "an array", _Dtype: "a number type", _StandIn: "the name of a function"}
+    names: dict[type, str] = {
+        _Array: "an array", _Dtype: "a number type", _StandIn: "the name of a function",
+    }  # fmt: skip
     return names.get(type(value), f"something else ({type(value).__name__})")
 
 
@@ -124,7 +126,7 @@ class _Dtype:
             raise PickleError(f"{what} are not read, only arrays of numbers")
         self.type, self.order = kind, "<"
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         order = state[1]
         if order not in ("<", ">", "|", "="):
             raise ValueError("byte order")
@@ -142,7 +144,7 @@ class _Array:
     def __init__(self) -> None:
         self.values: np.ndarray | None = None
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
         self.fill(data, dtype, shape, "F" if fortran else "C")
 
@@ -168,7 +170,7 @@ def _scalar(dtype: Any, data: Any) -> _Array:
     return _Array().fill(data, dtype, (), "C")
 
 
-def _jax_array(build: Any, args: tuple, state: tuple, *_: Any) -> _Array:
+def _jax_array(build: Any, args: tuple[Any, ...], state: tuple[Any, ...], *_: Any) -> _Array:
     """A JAX array is pickled as the three parts that NumPy reduces its values to."""
     array = build(*args) if isinstance(build, _StandIn) else None
     if not isinstance(array, _Array):
@@ -177,7 +179,7 @@ def _jax_array(build: Any, args: tuple, state: tuple, *_: Any) -> _Array:
     return array
 
 
-def _mapping(values: Any = ()) -> dict:
+def _mapping(values: Any = ()) -> dict[Any, Any]:
     if not isinstance(values, Mapping):
         raise PickleError("a Haiku mapping in the pickle is not built from a mapping")
     return dict(values)

@@ -57,7 +57,7 @@ class Look:
     def __post_init__(self) -> None:
         if self.size and not (len(self.size) == 2 and all(1 <= n <= LARGEST for n in self.size)):
             raise InputError(f"size {self.size}: give (height, width), each 1 to {LARGEST} pixels")
-        if self.crop and not (len(self.crop) == 4 and all(map(_is_part, *self._parts()))):
+        if self.crop and not (len(self.crop) == 4 and all(map(_is_part, *self.parts()))):
             raise InputError(
                 f"crop {self.crop}: give (top, left, height, width) as fractions of the picture,"
                 " such as (0.25, 0.25, 0.5, 0.5)"
@@ -69,14 +69,14 @@ class Look:
         """(H, W) in pixels, for pictures of this modality."""
         if self.size:
             return self.size
-        lengths = self._parts()[1]
+        lengths = self.parts()[1]
         height, width = (
             max(1, round(length * n))
             for length, n in zip(lengths, modality.shape[1:], strict=True)
         )
         return height, width
 
-    def _parts(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def parts(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Where it begins, and how long it is: down and to the right."""
         crop = self.crop or (0.0, 0.0, 1.0, 1.0)
         return crop[:2], crop[2:]
@@ -138,7 +138,7 @@ class Pictures:
         (frames, *counts), (each, *patches) = modality.shape, modality.output_patch
         times = torch.tensor(seconds, dtype=torch.float64) * modality.rate
         axes = [Axis.of(times, frames, each, _linear)]
-        parts = zip(look.sides(modality), *look._parts(), counts, patches, strict=True)
+        parts = zip(look.sides(modality), *look.parts(), counts, patches, strict=True)
         for size, begin, length, count, patch in parts:
             axes.append(_side(size, begin, length, count, patch, look.coarse))
         return cls(modality, (axes[0], axes[1], axes[2]))

@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -313,7 +313,7 @@ def _build(
         module = MultimodalAutoencoder(config)
     ours = dict(module.named_parameters())
     if rows is None:
-        rows = [Row(name, name, "same") for name, p in ours.items()]
+        rows = [Row(name, name, "same") for name in ours]
     wanted = {row.theirs: tuple(row.to_theirs(ours[row.ours]).shape) for row in rows}
     names.check_parameters(wanted, stored.shapes, str(path))
     values = {name: torch.empty(p.shape) for name, p in ours.items() if not p.numel()}
@@ -328,7 +328,7 @@ def _build(
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path) -> Generator[None]:
     """Whatever a nonsensical configuration breaks, said in one line with the file's name."""
     try:
         yield

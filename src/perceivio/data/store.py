@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +102,7 @@ class Place:
         self.store.makedirs(self.path, exist_ok=True)
 
     @contextmanager
-    def write(self) -> Iterator[BinaryIO]:
+    def write(self) -> Generator[BinaryIO]:
         """A file to write, which appears under its name only when the block ends well.
 
         A local one is written beside and renamed: after a kill only a `.part` is left, which the

@@ -29,8 +29,9 @@ FEWEST_MOMENTS = 2  # pooling in time: not to a still picture
 TIME_WEIGHT = 12
 COLOUR_WEIGHT = 2
 # Light, and two differences of colours: orthogonal, so no error grows on the way back.
-OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
-OPPONENT = OPPONENT / OPPONENT.norm(dim=1, keepdim=True)
+OPPONENT = torch.nn.functional.normalize(
+    torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+)
 
 
 def baselines(

@@ -62,7 +62,8 @@ class File:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> File:
         classified = plain["classified"] and Classified(**plain["classified"])
-        return cls(**{**plain, "classified": classified, "notes": tuple(plain["notes"])})
+        known: dict[str, Any] = {**plain, "classified": classified, "notes": tuple(plain["notes"])}
+        return cls(**known)
 
 
 class Means:

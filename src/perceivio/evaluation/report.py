@@ -15,7 +15,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import IO, Any
@@ -73,7 +73,7 @@ def write(
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[str]]:
+def _whole(path: Path) -> Generator[IO[str]]:
     """A text file that appears when the block has ended well."""
     part = path.with_name(f".{path.name}.part")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import av
@@ -107,7 +107,7 @@ def _go_on(journal: Journal, sources: Sources, examiner: Examiner, progress: Pro
 
 
 @contextlib.contextmanager
-def _folder(output: str | Path | None) -> Iterator[Path]:
+def _folder(output: str | Path | None) -> Generator[Path]:
     if output is not None:
         yield Path(output)
         return

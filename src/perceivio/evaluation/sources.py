@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config import Config
 from ..errors import PerceivioError
@@ -146,7 +146,7 @@ def _unchecked(folder: str, config: Config) -> Index:
 
     place = Place.of(folder)
     candidates, _ = of_folder(place, [modality for _, modality in config.beside()])
-    unknown = {"duration": 0.0, "frame_rate": 0.0, "width": 0, "height": 0}
+    unknown: dict[str, Any] = {"duration": 0.0, "frame_rate": 0.0, "width": 0, "height": 0}
     clips = [
         Clip(
             path=found.path, label=found.label, start=None, stop=None, **unknown, has_audio=False,
@@ -158,7 +158,7 @@ def _unchecked(folder: str, config: Config) -> Index:
 
 
 @contextlib.contextmanager
-def _local(index: Index, clip: Clip) -> Iterator[Path]:
+def _local(index: Index, clip: Clip) -> Generator[Path]:
     """The clip's file; of one in a shard or on another store a copy, with the files beside it."""
     if clip.shard is None and index.root.is_local:
         yield Path((index.root / clip.path).path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from ..errors import PerceivioError
 
@@ -18,7 +18,7 @@ class ElsewhereError(PerceivioError):
 
 
 @contextlib.contextmanager
-def told_once() -> Iterator[None]:
+def told_once() -> Generator[None]:
     """For what every process finds wrong alike, before they can speak with each other: the first
     one of each machine tells it, in the others it becomes ElsewhereError."""
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -106,7 +106,7 @@ def computed_otherwise(before: Mapping[str, Any] | None, now: Mapping[str, Any])
 @contextlib.contextmanager
 def begun(
     settings: Settings, objectives: Mapping[str, Objective], device: str | None
-) -> Iterator[Processes]:
+) -> Generator[Processes]:
     """The processes of a run while it lasts. A process whose fellows have gone ends with
     ElsewhereError: one of them tells why."""
     with contextlib.ExitStack() as ends:
@@ -129,7 +129,8 @@ def _accelerator(
     precision = settings.run.precision
     half = precision == "bfloat16" or (precision == "auto" and not cpu)
     # A run in the same process may have been of another kind.
-    AcceleratorState._reset_state(reset_partial_state=not dist.is_initialized())
+    anew = AcceleratorState._reset_state  # pyright: ignore[reportPrivateUsage]
+    anew(reset_partial_state=not dist.is_initialized())
     # Mask tokens of what is never masked have no part in any step. And without looking for such,
     # torch regroups the gradients after a process's first step: sums over more than two processes
     # would be rounded otherwise after a restart.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
@@ -17,7 +17,7 @@ class Asked:
 
 
 @contextlib.contextmanager
-def caught() -> Iterator[Asked]:
+def caught() -> Generator[Asked]:
     """Signals are noted while it lasts; a second one is not waited for."""
     asked = Asked()
 

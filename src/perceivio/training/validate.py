@@ -124,7 +124,9 @@ def _figures(name: str, modality: Modality, square: Tensor, energy: Tensor) -> d
 
 
 @torch.inference_mode()
-def look(model: Autoencoder, clips: ClipDataset, count: int) -> list[tuple[dict, dict]]:
+def look(
+    model: Autoencoder, clips: ClipDataset, count: int
+) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """The first clips and what the model makes of them: inputs and outputs (1, *value_shape)."""
     pairs = []
     for row in range(count):
