@@ -1,4 +1,4 @@
-"""How `make docs` turns these pages, and docstrings, into a site. Nothing is asked of other hosts."""
+"""How `make docs` turns these pages, and docstrings, into a site that asks no other host."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ import perceivio  # noqa: E402
 
 project = "perceivio"
 author = "the perceivio developers"
-copyright = f"2026 {author}"
+copyright = f"2026 {author}"  # noqa: A001, what Sphinx calls it
 version = release = perceivio.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "options", "docstrings", "outside"]

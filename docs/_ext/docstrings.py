@@ -15,11 +15,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import perceivio
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+
+import perceivio
 
 ROW = re.compile(r"(\S+(?:, \S+)*(?: or \S+)*)  +(\S.*)")
 CODE = re.compile(r"(`[^`]+`)")
@@ -61,9 +62,7 @@ def marked(text: str) -> str:
     return "".join(f"`{p}`" if CODE.fullmatch(p) else MARKUP.sub(r"\\\1", p) for p in parts)
 
 
-def process(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
+def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     if lines and lines[0].startswith(f"{name.rsplit('.', 1)[-1]}("):
         lines[:] = []  # a dataclass without words: what Python makes of it is the signature again
     lines[:] = reformed(lines)

@@ -14,10 +14,11 @@ from typing import Any
 
 from cyclopts import App
 from docutils import nodes
-from perceivio.cli import app
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
+
+from perceivio.cli import app
 
 
 def rows(verb: str) -> list[tuple[str, str, str]]:
