@@ -6,13 +6,14 @@ READY  := $(VENV)/.ready
 # Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test lint bench figures train-small score-small clean
+.PHONY: help setup demo test lint docs bench figures train-small score-small clean
 
 help:
 	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
 	@echo "make test         all tests, offline, in some minutes on two cores"
 	@echo "make setup        the environment only, in $(VENV)"
 	@echo "make lint         ruff and pyright"
+	@echo "make docs         the pages in docs/ as a site, in build/docs"
 	@echo "make bench        speed and memory against transformers and the machine, some ten minutes"
 	@echo "make figures      draw the README's pictures again"
 	@echo "make train-small  gather clips and train the shipped weights again (hours)"
@@ -44,6 +45,10 @@ test: setup
 lint: setup
 	$(BIN)/ruff check src tests recipes benchmarks
 	$(BIN)/pyright
+
+docs: setup
+	$(BIN)/sphinx-build -q -W --keep-going -n -b html -d build/doctrees docs build/docs
+	@echo "open build/docs/index.html"
 
 bench: setup
 	$(BIN)/python -m benchmarks
