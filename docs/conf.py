@@ -13,9 +13,11 @@ author = "the perceivio developers"
 copyright = f"2026 {author}"  # noqa: A001, what Sphinx calls it
 version = release = perceivio.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "options", "docstrings", "outside"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "options", "docstrings", "outside"]
 exclude_patterns = ["_ext", "_build"]
 myst_heading_anchors = 3
+highlight_language = "none"  # what commands print is no Python
+smartquotes = False  # two dashes are an option
 
 html_theme = "furo"
 html_title = f"perceivio {version}"

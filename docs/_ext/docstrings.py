@@ -68,6 +68,15 @@ def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
     lines[:] = reformed(lines)
 
 
+def signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, arguments: str | None, result: Any
+) -> tuple[str | None, Any]:
+    """A default that is made anew each time has no name that Python could parse."""
+    if arguments and "<factory>" in arguments:
+        arguments = arguments.replace("<factory>", "...")
+    return arguments, result
+
+
 def public_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.Element | None:
@@ -83,5 +92,6 @@ def public_name(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", process)
+    app.connect("autodoc-process-signature", signature)
     app.connect("missing-reference", public_name)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -43,7 +43,9 @@ def _default(argument: Any) -> str:
     if argument.required:
         return "required"
     default = argument.field_info.default
-    return "" if default in (None, False, ()) else f"`{'yes' if default is True else default}`"
+    if default is None or default is False:
+        return ""
+    return f"`{'yes' if default is True else default}`"
 
 
 class Options(SphinxDirective):
@@ -54,7 +56,10 @@ class Options(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         lines = ["| | | default |", "|---|---|---|"]
         lines += ["| " + " | ".join(row) + " |" for row in rows(self.arguments[0])]
-        return self.parse_text_to_nodes("\n".join(lines) + "\n")
+        found = self.parse_text_to_nodes("\n".join(lines) + "\n")
+        for table in found:
+            table["classes"].append("options")
+        return found
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

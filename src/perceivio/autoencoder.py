@@ -25,7 +25,7 @@ from .queries import Look, Pictures, samples_of, times_of
 
 
 class Prediction(NamedTuple):
-    """A class and its probability."""
+    """A class and its probability, 0 to 1."""
 
     name: str
     probability: float
@@ -38,6 +38,7 @@ class Autoencoder:
     config  its frozen configuration
     engine  what computes its function here; it follows when weights are changed
     source  what it was loaded from, in words; empty where it was made from a module
+    device, dtype  of its weights, and of what it computes
     """
 
     def __init__(self, module: MultimodalAutoencoder, source: str = "") -> None:
@@ -177,7 +178,8 @@ class Autoencoder:
         return [Prediction(names[index], value) for value, index in pairs]
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write a folder (config.json, model.safetensors) that `load` reads."""
+        """Write a folder (config.json, model.safetensors) that `load` reads. Raises WeightsError
+        where it is there and `overwrite` is not set."""
         return weights.save_module(self.module, folder, overwrite=overwrite)
 
     def _own(self, values: Tensor) -> Tensor:
