@@ -13,7 +13,8 @@ author = "the perceivio developers"
 copyright = f"2026 {author}"  # noqa: A001, what Sphinx calls it
 version = release = perceivio.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "options", "docstrings", "outside"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions += ["options", "docstrings", "outside"]  # of _ext
 exclude_patterns = ["_ext", "_build"]
 myst_heading_anchors = 3
 highlight_language = "none"  # what commands print is no Python

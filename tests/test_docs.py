@@ -253,3 +253,12 @@ def test_python_of_the_guides_runs(tmp_path):
     assert (ran.returncode, ran.stderr) == (0, "")
     assert (tmp_path / "frame.png").exists()
     assert (tmp_path / "my-small" / "config.json").exists()
+
+
+def test_what_is_shown_is_attributed():
+    """Every clip that ships and every picture that shows one."""
+    notice = (ROOT / "NOTICE").read_text("utf-8")
+    shown = [*(ROOT / "assets").iterdir(), *(ROOT / "docs").rglob("*.png")]
+    names = [str(path.relative_to(ROOT)) for path in shown]
+    assert len(names) > 8
+    assert [name for name in names if name not in notice] == []

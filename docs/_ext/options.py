@@ -58,7 +58,8 @@ class Options(SphinxDirective):
         lines += ["| " + " | ".join(row) + " |" for row in rows(self.arguments[0])]
         found = self.parse_text_to_nodes("\n".join(lines) + "\n")
         for table in found:
-            table["classes"].append("options")
+            if isinstance(table, nodes.Element):
+                table["classes"].append("options")
         return found
 
 
