@@ -43,7 +43,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 lint: setup
-	$(BIN)/ruff check src tests recipes benchmarks
+	$(BIN)/ruff check src tests recipes benchmarks docs
 	$(BIN)/pyright
 
 docs: setup
@@ -66,4 +66,4 @@ score-small: setup
 	$(BIN)/python -m recipes.small.score small
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo build/docs build/doctrees

@@ -21,6 +21,8 @@ from cyclopts import CycloptsError
 
 import perceivio
 from perceivio.cli import app
+from perceivio.training.settings import read_settings
+from perceivio.training.start import Declared
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "recipes").rglob("*.md")]
@@ -152,7 +154,9 @@ def test_links_in_the_repository(page):
             assert target.exists(), address
             if parts.fragment and target.suffix == ".md":
                 heads = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.MULTILINE)
-                slugs = [re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in heads]
+                slugs = [
+                    re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in heads
+                ]
                 assert parts.fragment in slugs, address
 
 
@@ -231,6 +235,16 @@ def test_python_is_python_of_this_package(page, text):
             and node.value.id == "perceivio"
         ):
             assert hasattr(perceivio, node.attr) or import_module(f"perceivio.{node.attr}")
+
+
+TOML = [(page, text) for page in PAGES for text in blocks(page, "toml")]
+
+
+@pytest.mark.parametrize(("page", "text"), TOML, ids=[page.stem for page, _ in TOML])
+def test_settings_are_settings(page, text, tmp_path):
+    """As `perceivio train --config` reads them, and a model can be built so."""
+    (tmp_path / "own.toml").write_text(text, "utf-8")
+    assert Declared.by(read_settings(tmp_path / "own.toml")).config.modalities
 
 
 def test_python_of_the_guides_runs(tmp_path):

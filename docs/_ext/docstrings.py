@@ -24,6 +24,7 @@ import perceivio
 
 ROW = re.compile(r"(\S+(?:, \S+)*(?: or \S+)*)  +(\S.*)")
 CODE = re.compile(r"(`[^`]+`)")
+BACK = re.compile(r'<a class="viewcode-back".*?</a>')
 MARKUP = re.compile(r"([\\*|_`:])")
 
 
@@ -90,8 +91,17 @@ def public_name(
     )
 
 
+def without_ways_back(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Pages of source lead back by one name a module; ours have the package's and their own."""
+    if page.startswith("_modules/"):
+        context["body"] = BACK.sub("", context.get("body", ""))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", process)
     app.connect("autodoc-process-signature", signature)
+    app.connect("html-page-context", without_ways_back)
     app.connect("missing-reference", public_name)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
