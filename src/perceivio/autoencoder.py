@@ -108,6 +108,8 @@ class Autoencoder:
         """The picture at a time of the window, between frames too: (B, 3, height, width).
 
         size, crop, coarse  as in `Look`: pixels, fractions of the picture, one query in so many
+
+        Raises InputError for a time outside of the window.
         """
         return self.pictures(latents, [seconds], Look(size, crop, coarse))[:, 0]
 
@@ -123,7 +125,11 @@ class Autoencoder:
     ) -> Tensor:
         """The pictures at start, start + 1 / rate, ... before stop: (B, T, 3, height, width).
 
-        stop  None: the window's end. rate: frames/s; None: the model's own
+        stop  seconds; None: the window's end
+        rate  frames/s; None: the model's own
+        size, crop, coarse  as in `Look`
+
+        Raises InputError for times outside of the window.
         """
         video = self._media("video")[1]
         times = times_of(
@@ -143,7 +149,8 @@ class Autoencoder:
         return wanted(self.decode(latents, {name: wanted.grid})[name])
 
     def audio(self, latents: Tensor, start: float = 0.0, stop: float | None = None) -> Tensor:
-        """The sound from `start` to `stop` seconds of the window, at the model's rate: (B, S, 1)"""
+        """The sound from `start` to `stop` seconds of the window, at the model's rate: (B, S, 1).
+        Raises InputError for times outside of it."""
         name, modality = self._media("audio")
         end = float(modality.seconds or 0) if stop is None else stop
         points, part = samples_of(modality, start, end)
