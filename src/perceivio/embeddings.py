@@ -210,7 +210,7 @@ def embed(
     progress: Callable[[float, float], None] | None = None,
     tell: Callable[[str, str | PerceivioError], None] | None = None,
 ) -> EmbedReport:
-    """A table of vectors: one row for each window of each file, in their order, in constant memory.
+    """A table of vectors: one row for each window of each file, in their order.
 
     sources   media files, or files of latents
     target    Parquet file to write
