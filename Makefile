@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test test-long wheel-test coverage audit lint bench figures train-small score-small clean
+.PHONY: help setup demo test test-long wheel-test coverage audit lint bench figures train-small score-small clean docs
 
 help:
 	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
@@ -17,6 +17,7 @@ help:
 	@echo "make audit        known weaknesses of the pinned packages (asks a service)"
 	@echo "make setup        the environment only, in $(VENV)"
 	@echo "make lint         ruff and pyright"
+	@echo "make docs         the pages in docs/ as a site, in build/docs"
 	@echo "make bench        speed and memory against transformers and the machine, some ten minutes"
 	@echo "make figures      draw the README's pictures again"
 	@echo "make train-small  gather clips and train the shipped weights again (hours)"
@@ -65,8 +66,12 @@ audit:
 	.audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 lint: setup
-	$(BIN)/ruff check src tests recipes benchmarks
+	$(BIN)/ruff check src tests recipes benchmarks docs
 	$(BIN)/pyright
+
+docs: setup
+	$(BIN)/sphinx-build -q -W --keep-going -n -b html -d build/doctrees docs build/docs
+	@echo "open build/docs/index.html"
 
 bench: setup
 	$(BIN)/python -m benchmarks
@@ -84,4 +89,4 @@ score-small: setup
 	$(BIN)/python -m recipes.small.score small
 
 clean:
-	rm -rf $(VENV) .audit demo
+	rm -rf $(VENV) .audit demo build

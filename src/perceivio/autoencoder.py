@@ -25,7 +25,7 @@ from .queries import Look, Pictures, samples_of, times_of
 
 
 class Prediction(NamedTuple):
-    """A class and its probability."""
+    """A class and its probability, 0 to 1."""
 
     name: str
     probability: float
@@ -38,6 +38,7 @@ class Autoencoder:
     config  its frozen configuration
     engine  what computes its function here; it follows when weights are changed
     source  what it was loaded from, in words; empty where it was made from a module
+    device, dtype  of its weights, and of what it computes
     """
 
     def __init__(self, module: MultimodalAutoencoder, source: str = "") -> None:
@@ -107,6 +108,8 @@ class Autoencoder:
         """The picture at a time of the window, between frames too: (B, 3, height, width).
 
         size, crop, coarse  as in `Look`: pixels, fractions of the picture, one query in so many
+
+        Raises InputError for a time outside of the window.
         """
         return self.pictures(latents, [seconds], Look(size, crop, coarse))[:, 0]
 
@@ -122,7 +125,11 @@ class Autoencoder:
     ) -> Tensor:
         """The pictures at start, start + 1 / rate, ... before stop: (B, T, 3, height, width).
 
-        stop  None: the window's end. rate: frames/s; None: the model's own
+        stop  seconds; None: the window's end
+        rate  frames/s; None: the model's own
+        size, crop, coarse  as in `Look`
+
+        Raises InputError for times outside of the window.
         """
         video = self._media("video")[1]
         times = times_of(
@@ -142,7 +149,8 @@ class Autoencoder:
         return wanted(self.decode(latents, {name: wanted.grid})[name])
 
     def audio(self, latents: Tensor, start: float = 0.0, stop: float | None = None) -> Tensor:
-        """The sound from `start` to `stop` seconds of the window, at the model's rate: (B, S, 1)"""
+        """The sound from `start` to `stop` seconds of the window, at the model's rate: (B, S, 1).
+        Raises InputError for times outside of it."""
         name, modality = self._media("audio")
         end = float(modality.seconds or 0) if stop is None else stop
         points, part = samples_of(modality, start, end)
@@ -177,7 +185,8 @@ class Autoencoder:
         return [Prediction(names[index], value) for value, index in pairs]
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write a folder (config.json, model.safetensors) that `load` reads."""
+        """Write a folder (config.json, model.safetensors) that `load` reads. Raises WeightsError
+        where it is there and `overwrite` is not set."""
         return weights.save_module(self.module, folder, overwrite=overwrite)
 
     def _own(self, values: Tensor) -> Tensor:

@@ -210,9 +210,14 @@ def embed(
     progress: Callable[[float, float], None] | None = None,
     tell: Callable[[str, str | PerceivioError], None] | None = None,
 ) -> EmbedReport:
-    """A table of vectors: one row for each window of each file, in their order, in constant memory.
+    """A table of vectors: one row for each window of each file, in their order.
 
+    sources   media files, or files of latents
+    target    Parquet file to write
     model     a model, or what `load` takes
+    pooling   what of the latents makes the vector: the "spread" of each channel over them, its
+              "mean", or "both"
+    start, duration  seconds of each file; duration None: to its end
     progress  called with (files done, files in all)
     tell      called with a file and either a note on it or the error for which it is left out
 

@@ -114,9 +114,11 @@ def encode(
 ) -> Kept:
     """Encode a media file, window by window, into a file of latents.
 
-    target        file (its name ends in .latents) or folder; None: NAME.latents in the folder we
-                  are in
-    precision     "float32", "float16", "int8" or "int4"
+    target        file (its name ends in .latents) or folder; None: NAME.latents in the current
+                  folder
+    model         a model, or what `load` takes
+    precision     of a number in the file: "float32", "float16" (the default), "int8" or "int4"
+    start, duration  seconds of the source to encode; duration None: to its end
     overlap       frames that windows share, crossfaded when they are decoded; None: an eighth of a
                   window
     progress      called with (seconds done, seconds in all)
@@ -183,8 +185,8 @@ def decode(
 ) -> Report:
     """Make media of a file of latents: video as MP4, sound as WAV, a still image as PNG.
 
-    target           file or folder; None: NAME_reconstruction beside nothing, in the folder we are
-                     in
+    target           file or folder; None: NAME_reconstruction.mp4 (.wav, .png) in the current
+                     folder
     model            the one that made the latents; None: it is loaded by the name in the file
     start, duration  seconds on the source's clock; None: from the first window, to the last
     size             height in pixels of the picture as shown
@@ -251,7 +253,16 @@ def classify(
     progress: Progress | None = None,
 ) -> Report:
     """The most probable classes of a media file or of a file of latents: of each window, and of all
-    together. model None: "small", or the one that made the latents."""
+    together, the label masked.
+
+    model     a model, or what `load` takes; None: "small", or the one that made the latents
+    top       classes to name
+    start, duration  seconds of the source to look at; duration None: to its end
+    progress  called with (seconds done, seconds in all)
+
+    Raises PerceivioError, in one line, for what cannot be read and for another model than the one
+    that made the latents.
+    """
     if not is_latents(source):
         model = model_for(source, model)
         return pipeline.classify(

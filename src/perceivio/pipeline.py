@@ -190,8 +190,10 @@ def write(
 ) -> Path:
     """Write what a model gave to a media file; the counterpart of `read`.
 
-    outputs   whole modalities of one clip, or pairs of a window and its outputs in the order in
-              which `read` gave the windows (`overlap` must be the same)
+    outputs   whole modalities of one clip, (1, *value_shape) each, or pairs of a window and its
+              outputs in the order in which `read` gave the windows
+    model     whose outputs they are: a model, a configuration, or the name of a preset
+    overlap   frames that windows share, as `read` was asked for
 
     The suffix of `path` chooses the clip. What is declared to be in files beside it is written
     beside it. Each file appears when it is whole. Raises MediaError where one exists and
@@ -285,14 +287,19 @@ def reconstruct(
 ) -> Report:
     """Reconstruct a media file into another: video as MP4, sound as WAV, a still image as PNG.
 
-    target        file or folder; None: NAME_reconstruction beside nothing, in the folder we are in
+    target        file or folder; None: NAME_reconstruction.mp4 (.wav, .png) in the current folder
+    model         a model, or what `load` takes
     side_by_side  original left, reconstruction right, labelled
+    start, duration  seconds of the source to work on; duration None: to its end
     size          height in pixels of the picture as shown; figures are not touched by it
     overlap       frames that windows share, crossfaded; None: an eighth of a window
+    overwrite     replace a target that is there
+    top           classes to name
     progress      called with (seconds done, seconds in all)
     name          NAME, where the target is none or a folder; None: the source's, without suffix
 
-    Returns the figures. Raises MediaError and other PerceivioErrors in one line.
+    Returns the figures: PSNR and SNR in dB at the model's resolution. Raises MediaError for files
+    that cannot be read or written, and other PerceivioErrors, in one line.
     """
     if is_latents(source):
         raise PerceivioError(f"{source}: holds latents, no media; use `perceivio decode`")

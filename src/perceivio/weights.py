@@ -102,7 +102,14 @@ def convert(
     to: Literal["perceivio", "huggingface"] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Load any source and write it as our folder, or as Hugging Face's. Returns the folder."""
+    """Load any source and write it as our folder, or as Hugging Face's. Returns the folder.
+
+    source  anything that `load` takes
+    to      "perceivio" (None: the same) or "huggingface"
+
+    Raises WeightsError, in one line, for what cannot be loaded, for what Hugging Face's model
+    cannot be, and for a folder that is there unless `overwrite`.
+    """
     if to not in (None, "perceivio", "huggingface"):
         raise WeightsError(f"cannot convert to {to!r}, only to 'perceivio' or 'huggingface'")
     _check_target(Path(target), overwrite)  # before the work of loading

@@ -53,10 +53,10 @@ class Clip:
     start, stop   seconds in the longer video that it was cut from, where annotations say so
     duration      seconds from its first frame to the end of its last
     frame_rate    frames/s
-    width, height in square pixels, upright
+    width, height  in square pixels, upright
     has_audio, sample_rate  whether it has sound, and at how many Hz
     size          bytes of its file, or of its part of a shard
-    shard, offset the shard it is packed in, and its first byte there; None for a file of its own
+    shard, offset  the shard it is packed in, and its first byte there; None for a file of its own
     beside        files beside it that can be read as they were declared
     """
 
