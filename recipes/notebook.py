@@ -32,6 +32,8 @@ def execute(path: Path) -> Any:
         kernel_name="python3",
         record_timing=False,  # or every run would change every cell
         resources={"metadata": {"path": str(path.parent)}},
+        # It warns that it is spoken to in plain text, which does not leave this machine.
+        extra_arguments=["--log-level=ERROR"],
     )
     client.execute()
     # Of the kernel's description only the language: its version says nothing of this notebook.
