@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test test-long wheel-test coverage audit lint bench figures train-small score-small clean docs
+.PHONY: help setup demo test test-long wheel-test coverage audit lint bench figures train-small score-small clean docs notebook
 
 help:
 	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
@@ -20,6 +20,7 @@ help:
 	@echo "make docs         the pages in docs/ as a site, in build/docs"
 	@echo "make bench        speed and memory against transformers and the machine, some ten minutes"
 	@echo "make figures      draw the README's pictures again"
+	@echo "make notebook     run notebooks/tutorial.ipynb from top to bottom, and keep what it shows"
 	@echo "make train-small  gather clips and train the shipped weights again (hours)"
 	@echo "make score-small  how good the shipped weights are on sources never trained on"
 
@@ -78,6 +79,9 @@ bench: setup
 
 figures: setup
 	$(BIN)/python -m recipes.figures
+
+notebook: setup
+	$(BIN)/python -m recipes.notebook
 
 train-small: setup
 	$(BIN)/python -m recipes.small.gather

@@ -16,6 +16,7 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -163,7 +164,10 @@ def _shipped(name: str) -> Path:
 
 def _download(repository: str, revision: str | None) -> Path:
     """A hub id -> the folder in the hub's cache that holds its configuration and weights."""
-    from huggingface_hub import snapshot_download
+    with warnings.catch_warnings():
+        # In a notebook without widgets its bar is told to be plain text, which does as well.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from huggingface_hub import snapshot_download
 
     def fetch(*patterns: str) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
