@@ -17,8 +17,8 @@ from training_runs import TINY, command, finish, losses, make_config, make_data
 
 KILLS, IN_A_CHECKPOINT = 20, 2
 # Long enough that so many kills do not reach its end: what one interval gets done is some steps.
-STEPS = 1500
-LONG = (f"schedule.steps={STEPS}", "watch.validate=500", "watch.every=50")
+STEPS = 200
+LONG = (f"schedule.steps={STEPS}", "keep.every=5", "watch.validate=100", "watch.every=50")
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,11 @@ def test_many_kills_lose_nothing(data, config, whole, tmp_path):
         if found["in a checkpoint"] < IN_A_CHECKPOINT:
             wait(process, lambda: any(checkpoints.glob("*.part")))
         elif draw.random() < 0.25:
-            time.sleep(draw.uniform(0, 6))  # also before it has begun
+            time.sleep(draw.uniform(0, 4))  # also before it has begun
         else:
             before = size(lines)
             wait(process, lambda before=before: size(lines) != before)
-            time.sleep(draw.uniform(0, 0.5))
+            time.sleep(draw.uniform(0, 0.3))
         kill(process)
         left = any(checkpoints.glob("*.part"))
         found["in a checkpoint" if left else "elsewhere"] += 1
