@@ -5,6 +5,7 @@ frames into RGB and mono samples. Knows nothing of clocks or rates.
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 from av.error import EOFError as FFmpegEOFError
-from av.error import FFmpegError, InvalidDataError
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
@@ -23,8 +24,15 @@ from .errors import MediaError
 
 # A demuxer that reports this many errors in a row will not find its way back.
 MAX_DEMUX_ERRORS = 1000
-# FFmpeg also "plays" text as terminal art; a text file is not media to anybody else.
+# Formats that FFmpeg would read, and we do not: those that only name other files or addresses, by
+# which a stranger's file could show what lies elsewhere on this machine,
+ELSEWHERE = {"concat", "dash", "hls", "image2", "imf", "mlv", "rtp", "rtsp", "sap", "sdp", "vobsub"}
+# and text "played" as terminal art; a text file is not media to anybody else.
 TEXT_ART = {"tty", "bin", "xbin", "adf", "idf"}
+FORMATS = ",".join(sorted(av.formats_available - ELSEWHERE - TEXT_ART))
+# A header of a few bytes can claim any size, and memory is taken before the picture is read. This
+# is more than twice 8K; with a frame or two in each decoder it is about a gigabyte.
+MAX_PIXELS = 2**26
 
 
 def exact(number: Fraction | float) -> Fraction:
@@ -51,33 +59,49 @@ class Losses:
 
 def open_media(path: Path) -> Any:
     """The open container, of which every stream of interest has a decoder."""
-    if not path.exists():
-        raise MediaError(f"{path}: no such file")
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        why = "no such file" if missing else f"cannot be read: {reason(error)}"
+        raise MediaError(f"{path}: {why}") from error
+    if stat.S_ISDIR(status.st_mode):
         raise MediaError(f"{path}: is a folder; name a media file in it")
-    if path.is_file() and path.stat().st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{path}: is no file but a device or a pipe; save it as a file first")
+    if not status.st_size:
         raise MediaError(f"{path}: is empty")
-    # Local files only: a playlist must not make the machine fetch what it names.
-    return _open(str(path.absolute()), str(path), "file")
+    try:
+        with path.open("rb") as file:
+            # FFmpeg is given the open file and not its name, and may open nothing else, so what
+            # is in a file cannot make it read another, and what is in a name cannot either.
+            return _open("fd:", str(path), {"fd": str(file.fileno()), "protocol_whitelist": "fd"})
+    except OSError as error:
+        if isinstance(error, FFmpegError):
+            raise
+        raise MediaError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def open_stream(file: BinaryIO, name: str) -> Any:
     """The same for a file object that can seek; `name` is for errors."""
-    return _open(file, name, "data")
+    return _open(file, name, {"protocol_whitelist": "data"})
 
 
-def _open(source: str | BinaryIO, name: str, protocols: str) -> Any:
+def _open(source: str | BinaryIO, name: str, options: dict[str, str]) -> Any:
+    options |= {"format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
     try:
-        container: Any = av.open(
-            source, options={"protocol_whitelist": protocols}, metadata_errors="replace"
-        )
+        container: Any = av.open(source, options=options, metadata_errors="replace")
     except (FFmpegError, OSError) as error:
         if isinstance(error, InvalidDataError):
             raise MediaError(f"{name}: not a media file, or damaged beyond reading") from error
+        if isinstance(error, ArgumentError):  # which is what a format gets that is not in FORMATS
+            raise MediaError(
+                f"{name}: not a media file but text or a list of other files; name a media file"
+            ) from error
         raise MediaError(f"{name}: cannot be read: {reason(error)}") from error
-    if container.format.name in TEXT_ART:
-        container.close()
-        raise MediaError(f"{name}: is text, not a media file")
+    for stream in container.streams.video:
+        if stream.codec_context:
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return container
 
 

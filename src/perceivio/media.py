@@ -46,6 +46,9 @@ SOUND_JITTER = Fraction(1, 100)
 # so is one ahead by more than FORWARD of all that was read, where the format is prone to it, or
 # beyond the end of the file (a damaged timestamp). FORWARD is FFmpeg's own threshold.
 BACKWARD, FORWARD = 1, 10
+# Where neither picture nor sound has anything for longer than PAUSE, a timestamp is damaged or a
+# recorder stood still; ten hours of one frame are of no use to anybody, so it is left out.
+PAUSE = Fraction(60)
 # Where to land before the wanted start when seeking: nearby, else further, else at the beginning.
 SEEK_MARGINS = (Fraction(1), Fraction(10), None)
 STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
@@ -317,12 +320,19 @@ class MediaReader:
                 time = expected or Fraction(0)
             else:
                 stamp -= self._clock.origin
+                due = self._start if expected is None else expected
                 if self._clock.breaks(stamp + shift, expected):
                     shift = self._clock.bridge(stamp, expected)
+                elif self._is_pause(pick, due - shift, stamp):
+                    earlier, shift = shift, self._clock.bridge(stamp, due)
+                    self._clock.left_out += earlier - shift
                 time = stamp + shift
             length = ffmpeg.length(frame, stream)
+            if length is not None and self._is_pause(pick, time - shift, time - shift + length):
+                length = None
             if length is None:  # then as long as the one before it, or as is usual in the file
                 usual = 1 / Fraction(getattr(stream, "guessed_rate", None) or 25)
+                usual = usual if usual <= PAUSE else Fraction(1)
                 length = usual if before is None or time <= before else min(time - before, 1)
             before, expected = time, time + length
             self._clock.reached = max(self._clock.reached, expected)
@@ -352,6 +362,28 @@ class MediaReader:
                     yield from ((frame, stream) for frame in frames)
                     return
 
+    def _is_pause(self, pick: Any, begin: Fraction, end: Fraction) -> bool:
+        """Whether nothing goes on in the stream that `pick` does not choose from begin to end, a
+        stretch longer than PAUSE in which its own has nothing new; both by the file's stamps."""
+        if end - begin <= PAUSE:
+            return False
+        other = ffmpeg.audio_stream if pick is ffmpeg.video_stream else ffmpeg.video_stream
+        middle = self._clock.origin + (begin + end) / 2
+        with ffmpeg.open_media(self.info.path) as container:
+            stream = other(container)
+            if stream is None:
+                return True
+            near = middle - PAUSE / 2, middle + PAUSE / 2
+            try:
+                container.seek(int(middle / stream.time_base), stream=stream)
+                for packet in container.demux(stream):
+                    stamp = packet.pts if packet.pts is not None else packet.dts
+                    if stamp is not None and stamp * stream.time_base >= near[0]:
+                        return stamp * stream.time_base > near[1]
+            except FFmpegError:
+                pass
+        return True
+
     def _conclude(self) -> None:
         """Say what only the end of the file shows."""
         reached = float(self._clock.reached)
@@ -365,7 +397,10 @@ class MediaReader:
             missing = (self._picture_end() - self._decoded) / self._sample_rate
             if missing > 0.05:
                 self.notes.append(f"the sound ends {missing:.2f} s early: silence is used")
-        missing = self.info.duration - reached
+        left_out = float(self._clock.left_out)
+        if left_out:
+            self.notes.append(f"{left_out:.0f} s in which nothing goes on: they are left out")
+        missing = self.info.duration - reached - left_out
         if self._duration is None and missing > max(0.5, self.info.duration / 100):
             self.notes.append(
                 f"the file ends early: {reached:.2f} s of {self.info.duration:.2f} s could be read"
@@ -389,6 +424,7 @@ class _Clock:
     ) -> None:
         self.origin, self.first, self.last, self.sound_end = origin, first, last, sound_end
         self.reached = Fraction(0)  # the furthest end of a frame of any stream
+        self.left_out = Fraction(0)  # seconds of pauses that were left out
         self._discontinuous = discontinuous
         self._shifts = [Fraction(0)]
 
