@@ -550,7 +550,7 @@ def test_what_is_not_media_is_told_in_one_line(tmp_path):
     reasons = {
         "empty.mp4": "empty",
         "text.mp4": "not a media",
-        "notes.txt": "text",
+        "notes.txt": "not a media",
         "noise.avi": "not a media",
         "subtitles.srt": "no video or sound",
         "zero.avi": "not one frame",

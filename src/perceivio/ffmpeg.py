@@ -92,7 +92,7 @@ def _open(source: str | BinaryIO, name: str, options: dict[str, str]) -> Any:
     try:
         container: Any = av.open(source, options=options, metadata_errors="replace")
     except (FFmpegError, OSError) as error:
-        if isinstance(error, InvalidDataError):
+        if isinstance(error, InvalidDataError | FFmpegEOFError):
             raise MediaError(f"{name}: not a media file, or damaged beyond reading") from error
         if isinstance(error, ArgumentError):  # which is what a format gets that is not in FORMATS
             raise MediaError(
@@ -135,26 +135,34 @@ def declared_duration(container: Any) -> float:
         return container.duration / av.time_base
     ends = [
         float((packet.pts + (packet.duration or 0)) * packet.time_base)
-        for packet in container.demux()
+        for packet in demux(container, None, Losses())
         if packet.pts is not None
     ]
     return max(ends) - min(ends) if ends else 0.0
 
 
-def decode(container: Any, stream: Any, losses: Losses) -> Iterator[Any]:
-    """All frames of the stream that can be decoded; what cannot be is counted, not raised."""
-    packets, failures = container.demux(stream), 0
+def demux(container: Any, stream: Any, losses: Losses) -> Iterator[Any]:
+    """All packets of the stream (None: of all streams) that can be found, an empty one at the end;
+    damage between them is counted, not raised."""
+    which = () if stream is None else (stream,)
+    packets, failures = container.demux(*which), 0
     while failures < MAX_DEMUX_ERRORS:
         try:
             packet = next(packets, None)
         except FFmpegError:
             losses.add(0)
             failures += 1
-            packets = container.demux(stream)  # reads on behind the damage
+            packets = container.demux(*which)  # reads on behind the damage
             continue
         if packet is None:
             return
         failures = 0
+        yield packet
+
+
+def decode(container: Any, stream: Any, losses: Losses) -> Iterator[Any]:
+    """All frames of the stream that can be decoded; what cannot be is counted, not raised."""
+    for packet in demux(container, stream, losses):
         try:
             frames = packet.decode()
         except FFmpegEOFError:

@@ -406,6 +406,8 @@ def open_latents(path: str | os.PathLike[str]) -> LatentsFile:
 def is_latents(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a file of latents does, whatever it is called."""
     try:
+        if not Path(path).is_file():  # a pipe would be waited for
+            return False
         with Path(path).open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:

@@ -12,6 +12,7 @@ are interleaved in the file.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -204,7 +205,7 @@ class MediaReader:
                 k += 1
             if k == wanted:
                 return
-            shown, end = picture, until
+            shown, end = picture, max(end, until)  # a damaged stamp may be behind its time
         still = self.info.kind == "image"
         if shown is None or (end <= self._start and not still):
             return
@@ -374,14 +375,12 @@ class MediaReader:
             if stream is None:
                 return True
             near = middle - PAUSE / 2, middle + PAUSE / 2
-            try:
+            with contextlib.suppress(FFmpegError):
                 container.seek(int(middle / stream.time_base), stream=stream)
-                for packet in container.demux(stream):
-                    stamp = packet.pts if packet.pts is not None else packet.dts
-                    if stamp is not None and stamp * stream.time_base >= near[0]:
-                        return stamp * stream.time_base > near[1]
-            except FFmpegError:
-                pass
+            for packet in ffmpeg.demux(container, stream, Losses()):
+                ticks = packet.pts if packet.pts is not None else packet.dts
+                if ticks is not None and ticks * stream.time_base >= near[0]:
+                    return ticks * stream.time_base > near[1]
         return True
 
     def _conclude(self) -> None:
@@ -497,7 +496,7 @@ def _inspect(path: Path) -> tuple[MediaInfo, _Clock]:
         if picture is None and sound is None:
             raise MediaError(f"{path}: holds no video or sound that can be decoded")
         name = container.format.name
-        still = name == "image2" or name.endswith("_pipe")
+        still = name.endswith("_pipe")
         still |= container.metadata.get("major_brand", "") in STILL_BRANDS
         discontinuous = bool(container.format.flags & Flags.ts_discont.value)
         begin, sound_end = container.start_time, None
