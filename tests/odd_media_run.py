@@ -1,10 +1,10 @@
 """Puts odd media files through the program, one after the other in one process, and counts.
 
-    python tests/odd_media_run.py                    all of the table; prints kind by outcome
-    python tests/odd_media_run.py --docs PAGE        writes that into the page's section "Media"
+    python tests/odd_media_run.py                 all of the table; prints kind by outcome
+    python tests/odd_media_run.py --docs PAGE     the same, and writes it into the page
 
 A file may take LIMIT seconds. Where the process hangs or dies, it is said at which file, and
-another one goes on behind it. Each line of its output is one `Outcome` as JSON.
+another one goes on behind it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from odd_media import Odd, Wanted
 LIMIT = 30  # seconds a file may take: a watchdog, not a measurement
 OUTCOMES = ("right", "refused", "wrong", "crashed", "hung")
 RATE = 8_000
+BEGIN, END = "<!-- odd media -->", "<!-- end of odd media -->"  # in the page, around the table
 
 
 @dataclass(frozen=True)
@@ -189,19 +191,19 @@ def written_faults(report) -> list[str]:
     return wrong
 
 
-def work(table: Sequence[Odd], passes: int) -> None:
+def work(table: Sequence[Odd], name_of_model: str) -> None:
     """In a process of its own: every file, and a line of JSON for each before and behind it."""
     import torch
 
+    from perceivio.autoencoder import load
+
     torch.set_num_threads(1)
-    model = small_model()
+    model = load(name_of_model) if name_of_model else small_model()
     with tempfile.TemporaryDirectory() as name:
-        bases = Path(name) / "bases"
-        bases.mkdir()
-        for _ in range(passes):
-            for odd in table:
-                print(json.dumps({"begins": odd.name}), flush=True)
-                print(json.dumps(dataclasses.asdict(one(odd, Path(name), model))), flush=True)
+        (Path(name) / "bases").mkdir()
+        for odd in table:
+            print(json.dumps({"begins": odd.name}), flush=True)
+            print(json.dumps(dataclasses.asdict(one(odd, Path(name), model))), flush=True)
 
 
 def one(odd: Odd, folder: Path, model) -> Outcome:
@@ -232,40 +234,45 @@ def resident() -> float:
 # ---- in the process that watches
 
 
-def run(table: Sequence[Odd], arguments: Sequence[str] = (), passes: int = 1) -> list[Outcome]:
-    """Outcomes of all files, `passes` times over, from a process that may die at any of them."""
+def run(rounds: int, names: Sequence[str], model: str = "", processes: int = 2) -> list[Outcome]:
+    """Outcomes of the named files of the table with so many rounds, several processes at a time.
+
+    model  whose name is given, else one that is small enough for tests
+    """
+    parts = [names[first::processes] for first in range(processes)]
+    with ThreadPoolExecutor(processes) as pool:
+        found = list(pool.map(lambda part: _watched(rounds, part, model), parts))
+    return [outcome for part in found for outcome in part]
+
+
+def _watched(rounds: int, names: Sequence[str], model: str) -> list[Outcome]:
+    """Outcomes of the files, from a process that may hang or die at any of them."""
     outcomes: list[Outcome] = []
-    first = 0
-    environment = {**os.environ, "AV_LOG_LEVEL": "quiet"}
-    while first < len(table):
-        command = [sys.executable, __file__, "--work", str(first), str(passes), *arguments]
-        begun = None
-        with (
-            tempfile.TemporaryFile("w+") as errors,
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-            ) as process,
-        ):
-            assert process.stdout is not None
-            for line in process.stdout:
-                told = json.loads(line)
-                if "begins" in told:
-                    begun = told["begins"]
-                else:
-                    outcomes.append(Outcome(**told))
-                    begun = None
-            code = process.wait()
-            errors.seek(0)
-            words = errors.read()
-        if code == 0:
+    left = list(names)
+    while left:
+        command = [sys.executable, __file__, "--work", "--rounds", str(rounds), "--model", model]
+        with tempfile.TemporaryDirectory() as folder:
+            asked, errors = Path(folder) / "names", Path(folder) / "errors"
+            asked.write_text("\n".join(left))
+            with asked.open() as given, errors.open("w") as told:
+                process = subprocess.Popen(
+                    command, stdin=given, stdout=subprocess.PIPE, stderr=told, text=True
+                )
+                with process:
+                    assert process.stdout is not None
+                    lines = [json.loads(line) for line in process.stdout]
+            words = errors.read_text()
+        done = [Outcome(**line) for line in lines if "begins" not in line]
+        outcomes += done
+        if process.returncode == 0:
             return outcomes
-        if begun is None:
-            raise RuntimeError(f"the process ended with {code}:\n{words}")
-        index = next(i for i, odd in enumerate(table) if odd.name == begun)
-        hung = "Timeout" in words
-        told = f"exit code {code}: {words[-2000:]}"
-        outcomes.append(Outcome(begun, table[index].kind, "hung" if hung else "crashed", told))
-        first = index + 1
+        if not lines or "begins" not in lines[-1]:
+            raise RuntimeError(f"the process ended with {process.returncode}:\n{words}")
+        name = lines[-1]["begins"]
+        outcome = "hung" if "Timeout" in words else "crashed"
+        told_last = f"exit code {process.returncode}: {words[-2000:]}"
+        outcomes.append(Outcome(name, odd_media.table(rounds)[name].kind, outcome, told_last))
+        left = left[len(done) + 1 :]
     return outcomes
 
 
@@ -286,27 +293,43 @@ def table_of(outcomes: Iterable[Outcome]) -> str:
     return "\n".join(lines)
 
 
+def leaks(outcomes: Sequence[Outcome]) -> str:
+    """Memory, file descriptors and threads of the first process, as one sentence."""
+    files, threads = ({getattr(o, what) for o in outcomes} for what in ("files", "threads"))
+    third = len(outcomes) // 3
+    return (
+        f"Behind a third of the files, two thirds and all of them the process held"
+        f" {outcomes[third].memory:.0f}, {outcomes[2 * third].memory:.0f} and"
+        f" {outcomes[-1].memory:.0f} MB, {max(o.peak for o in outcomes):.0f} MB at most;"
+        f" {sorted(files)} file descriptors and {sorted(threads)} threads behind each file."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--docs", type=Path, help="page whose section is written anew")
+    parser.add_argument("--rounds", type=int, default=1, help="of every random damage")
     parser.add_argument("--only", default="", help="a pattern of names")
-    parser.add_argument("--work", nargs=2, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--model", default="", help="name of a model; else a very small one")
+    parser.add_argument("--docs", type=Path, help="page whose table is written anew")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    table = [odd for odd in odd_media.TABLE if re.search(chosen.only, odd.name)]
+    table = odd_media.table(chosen.rounds)
     if chosen.work:
-        first, passes = chosen.work
-        work(table[first:], passes)
+        work([table[line.rstrip("\n")] for line in sys.stdin], chosen.model)
         return
-    outcomes = run(table, ["--only", chosen.only])
-    print(table_of(outcomes))
+    names = [name for name in table if re.search(chosen.only, name)]
+    outcomes = run(chosen.rounds, names, chosen.model, processes=1)
+    told = f"{table_of(outcomes)}\n\n{leaks(outcomes)}\n"
+    print(told)
     for each in outcomes:
         if each.outcome not in ("right", "refused"):
             print(f"{each.outcome}: {each.kind}: {each.name}: {each.told}")
     slow = sorted(outcomes, key=lambda o: -o.seconds)[:8]
     print("slowest:", ", ".join(f"{o.name} {o.seconds:.1f} s" for o in slow))
-    print("memory:", [round(o.memory) for o in outcomes[:: max(1, len(outcomes) // 8)]],
-          "peak", round(max(o.peak for o in outcomes)), "files", {o.files for o in outcomes[50:]},
-          "threads", {o.threads for o in outcomes[50:]})
+    if chosen.docs:
+        page = chosen.docs.read_text()
+        begin, end = page.index(BEGIN) + len(BEGIN), page.index(END)
+        chosen.docs.write_text(f"{page[:begin]}\n{told}{page[end:]}")
 
 
 if __name__ == "__main__":

@@ -191,16 +191,26 @@ def length(frame: Any, stream: Any) -> Fraction | None:
     return frame.duration * base if frame.duration and base else None
 
 
+def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
+    """Width and height of the frame in square pixels, not more than MAX_PIXELS of them."""
+    shape = Fraction(stream.sample_aspect_ratio or 1)
+    width, height = Fraction(frame.width), Fraction(frame.height)
+    if Fraction(1, 8) < shape < 8:
+        width *= shape
+    scale = min(1.0, math.sqrt(MAX_PIXELS / (width * height)))
+    return max(1, nearest(width * Fraction(scale))), max(1, nearest(height * Fraction(scale)))
+
+
 def to_rgb(frame: Any, stream: Any, convert: VideoReformatter) -> np.ndarray:
     """uint8 RGB (H, W, 3) as a player shows it: square pixels, upright, over black."""
-    shape = stream.sample_aspect_ratio or 1
-    width = max(1, nearest(frame.width * Fraction(shape))) if Fraction(1, 8) < shape < 8 else None
+    width, height = shown_size(frame, stream)
     # Files that do not say follow the custom of their size: BT.709 for HD, BT.601 below.
     untold = frame.colorspace == 2 and frame.format.name.startswith(("yuv", "nv", "p0"))
     alpha = frame.format.name == "pal8" or any(c.is_alpha for c in frame.format.components)
     pixels = convert.reformat(
         frame,
         width=width,
+        height=height,
         format="rgba" if alpha else "rgb24",
         src_colorspace=Colorspace.ITU709 if untold and frame.height >= 720 else None,
         interpolation=Interpolation.BICUBIC,

@@ -525,7 +525,10 @@ def _inspect(path: Path) -> tuple[MediaInfo, _Clock]:
                 if origin is None:
                     origin = ffmpeg.stamp(frame, stream) or Fraction(0)
     if origin is None:
-        raise MediaError(f"{path}: not one frame or sample in it can be decoded")
+        damage = "it is damaged"
+        if picture is not None:
+            damage += f", or has more than {ffmpeg.MAX_PIXELS // 10**6} million pixels"
+        raise MediaError(f"{path}: not one frame or sample in it can be decoded: {damage}")
     kind: Kind = "sound" if video is None else "image" if still else "video"
     undecodable = [
         what
