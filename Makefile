@@ -6,11 +6,13 @@ READY  := $(VENV)/.ready
 # Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test lint bench figures train-small score-small clean
+.PHONY: help setup demo test test-long odd-media lint bench figures train-small score-small clean
 
 help:
 	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
 	@echo "make test         all tests, offline, in some minutes on two cores"
+	@echo "make test-long    the tests that take long"
+	@echo "make odd-media    what comes of a thousand damaged and odd files; writes docs/reliability.md"
 	@echo "make setup        the environment only, in $(VENV)"
 	@echo "make lint         ruff and pyright"
 	@echo "make bench        speed and memory against transformers and the machine, some ten minutes"
@@ -40,6 +42,12 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-long: setup
+	$(BIN)/python -m pytest -s tests/long
+
+odd-media: setup
+	$(BIN)/python tests/odd_media_run.py --docs docs/reliability.md
 
 lint: setup
 	$(BIN)/ruff check src tests recipes benchmarks

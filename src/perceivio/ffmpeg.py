@@ -130,9 +130,21 @@ def audio_stream(container: Any) -> Any:
     return streams[0] if streams else None
 
 
+def header_duration(container: Any) -> Fraction | None:
+    """How long the file lasts by its header, in seconds, or None where that does not tell."""
+    if container.duration is None:
+        return None
+    duration = Fraction(container.duration, av.time_base)
+    if container.format.name.startswith("matroska") and (container.start_time or 0) > 0:
+        # Matroska's writers put down when it ends, which is no duration where it begins late.
+        duration = max(Fraction(0), duration - Fraction(container.start_time, av.time_base))
+    return duration
+
+
 def declared_duration(container: Any) -> float:
-    if container.duration is not None:
-        return container.duration / av.time_base
+    duration = header_duration(container)
+    if duration is not None:
+        return float(duration)
     ends = [
         float((packet.pts + (packet.duration or 0)) * packet.time_base)
         for packet in demux(container, None, Losses())

@@ -379,7 +379,7 @@ class MediaReader:
                 container.seek(int(middle / stream.time_base), stream=stream)
             for packet in ffmpeg.demux(container, stream, Losses()):
                 ticks = packet.pts if packet.pts is not None else packet.dts
-                if ticks is not None and ticks * stream.time_base >= near[0]:
+                if ticks is not None and (ticks + packet.duration) * stream.time_base >= near[0]:
                     return ticks * stream.time_base > near[1]
         return True
 
