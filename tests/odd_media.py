@@ -455,7 +455,8 @@ def times() -> Iterator[Odd]:
         count=2, sound=np.tile(tone(1.0, 8000), (1, 75)), rate=8000, sound_codec="pcm_s16le",
         times=[Fraction(0), Fraction(70)], codec="mpeg4", fps=Fraction(1, 70),
     )  # fmt: skip
-    yield Odd("times", "slides_with_sound.mkv", slides, Wanted(kind="video", tone=HZ, frames=25 * 140, most=150))
+    stands = Wanted(kind="video", tone=HZ, frames=25 * 140, most=150)
+    yield Odd("times", "slides_with_sound.mkv", slides, stands)
     # Back and forth, and the same again.
     again = retimed("mkv", lambda n, t: (40 * (n // 3),) * 2)
     yield Odd(kind, "repeats.mkv", again, Wanted(kind="video", most=2))
@@ -478,7 +479,7 @@ def times() -> Iterator[Odd]:
             frames = max(1, int(count / fps * 25 + Fraction(1, 2)))
             shows = [min(count - 1, int(Fraction(k, 25) * fps)) for k in range(frames)]
             # Matroska keeps milliseconds: the frame on display may be the one beside.
-            exact = suffix == "mp4" or fps <= 60 and fps.denominator == 1
+            exact = suffix == "mp4" or (fps <= 60 and fps.denominator == 1)
             wanted = Wanted(kind="video", frames=frames, shows=shows if exact else None, tone=HZ)
             name = f"{float(fps):.5g}_a_second.{suffix}"
             yield Odd("frame rates", name, of_film(count=count, fps=fps), wanted)
@@ -526,16 +527,16 @@ def pictures() -> Iterator[Odd]:
             make = of_pictures(rotation=(degrees, flip))
             wanted = Wanted(kind="video", frames=COUNT, size=size, rotation=None)
             yield Odd("turned", f"turned_{degrees}{'_mirrored' * flip}.{suffix}", make, wanted)
-    for width, height in ((1, 1), (2, 2), (1, 100), (3, 5), (17, 33), (97, 65), (8000, 2), (2, 3000),
-                          (1023, 7), (4096, 16)):  # fmt: skip
+    for width, height in ((1, 1), (2, 2), (1, 100), (3, 5), (17, 33), (97, 65), (8000, 2),
+                          (2, 3000), (1023, 7), (4096, 16)):  # fmt: skip
         for suffix in ("mov", "avi"):
             codec = "png" if suffix == "mov" else "huffyuv"
             wanted = Wanted(kind="video", frames=5, size=(width, height))
             make = of_pictures(count=5, shape=(height, width), codec=codec, pixels="rgb24")
             yield Odd("sizes", f"{width}x{height}.{suffix}", make, wanted)
     for pixels in ("yuv420p10le", "yuv422p10le", "yuv444p12le", "gray", "gray10le", "gray16le",
-                   "yuva420p", "yuva444p10le", "bgra", "gbrp16le", "yuv420p16le", "yuv410p", "yuv411p",
-                   "yuv440p"):  # fmt: skip
+                   "yuva420p", "yuva444p10le", "bgra", "gbrp16le", "yuv420p16le", "yuv410p",
+                   "yuv411p", "yuv440p"):  # fmt: skip
         wanted = Wanted(kind="video", shows=range(COUNT), size=(96, 64))
         yield Odd("pixels", f"{pixels}.mkv", of_pictures(codec="ffv1", pixels=pixels), wanted)
     more = (("libx264", "yuv444p", "mp4"), ("libx264", "yuv420p10le", "mp4"),
@@ -713,10 +714,10 @@ def lies() -> Iterator[Odd]:
             sizes = ((b"avc1", 24, side, 2), (b"avc1", 26, side, 2))
             yield Odd(kind, f"size_{side}_{name}", lying(name, *sizes), free)
     for size in (65_535, 16_000, 11_000):
-        yield Odd("huge pictures", f"{size}.png", huge_png(size), Wanted(refused="67 million pixels"))
+        refused = Wanted(refused="67 million pixels")
+        yield Odd("huge pictures", f"{size}.png", huge_png(size), refused)
     for size in (16_000, 12_000):
-        yield Odd("huge pictures", f"{size}.mkv", huge("ffv1", size),
-                  Wanted(refused="67 million pixels"))  # fmt: skip
+        yield Odd("huge pictures", f"{size}.mkv", huge("ffv1", size), refused)
         # Here the codec knows better than the container.
         whole = Wanted(kind="video", shows=range(COUNT), size=(96, 64))
         yield Odd("huge pictures", f"{size}.avi", huge("mpeg4", size), whole)
@@ -834,10 +835,10 @@ def wav_channels(count: int) -> Make:
 
 
 def sparse(folder: Path, path: Path) -> None:
-    """Four gigabytes (of a transport stream: eight megabytes) of nothing behind a film."""
+    """Four gigabytes (of a transport stream: sixteen megabytes) of nothing behind a film."""
     with path.open("wb") as file:
         file.write(base(folder, f"film{path.suffix}"))
-        file.truncate(1 << (32 if path.suffix == ".mp4" else 23))
+        file.truncate(1 << (32 if path.suffix == ".mp4" else 24))
 
 
 # ---- what is no media file, and what only points to one

@@ -133,7 +133,9 @@ def faults(wanted: Wanted, path: Path, report) -> Iterable[str]:
         yield f"lasts {report.media_seconds:.2f} s"
     if wanted.size and (info.video is None or (info.video.width, info.video.height) != wanted.size):
         yield f"size is {info.video}"
-    if wanted.rotation is not None and (info.video is None or info.video.rotation != wanted.rotation):
+    if wanted.rotation is not None and (
+        info.video is None or info.video.rotation != wanted.rotation
+    ):
         yield f"rotation is {info.video}"
     if wanted.note and not any(re.search(wanted.note, note) for note in report.notes):
         yield f"notes are {report.notes}"
@@ -220,9 +222,17 @@ def one(odd: Odd, folder: Path, model) -> Outcome:
     shutil.rmtree(inside)
     shutil.rmtree(output)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    files = len(os.listdir("/proc/self/fd")) - 1
+    files = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1
     return Outcome(
-        odd.name, odd.kind, outcome, told, seconds, resident(), peak, files, threading.active_count()
+        odd.name,
+        odd.kind,
+        outcome,
+        told,
+        seconds,
+        resident(),
+        peak,
+        files,
+        threading.active_count(),
     )
 
 
@@ -279,7 +289,9 @@ def _watched(rounds: int, names: Sequence[str], model: str) -> list[Outcome]:
 def table_of(outcomes: Iterable[Outcome]) -> str:
     """Kind by outcome, as Markdown."""
     outcomes = list(outcomes)
-    shown = [o for o in OUTCOMES if o in ("right", "refused") or any(x.outcome == o for x in outcomes)]
+    shown = [
+        o for o in OUTCOMES if o in ("right", "refused") or any(x.outcome == o for x in outcomes)
+    ]
     counts = Counter((x.kind, x.outcome) for x in outcomes)
     kinds = list(dict.fromkeys(x.kind for x in outcomes))
     lines = [

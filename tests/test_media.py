@@ -637,14 +637,14 @@ def test_a_stamp_behind_its_time_costs_no_frames(tmp_path):
     """Two streams joined, the second of which begins before the first has ended."""
     parts = [make_numbered(tmp_path / f"{n}.ts", n, codec="mpeg2video") for n in (20, 5)]
     (tmp_path / "a.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
-    assert len(read_all(tmp_path / "a.ts")[0]) >= 19
+    assert numbers(tmp_path / "a.ts") == [*range(19), 4]
 
 
 def test_nothing_behind_a_transport_stream_is_nothing(tmp_path):
     """FFmpeg gives up looking for a packet in so many zeros, with an error of its own."""
     path = make_numbered(tmp_path / "a.ts", 20, codec="mpeg2video")
     with path.open("ab") as file:
-        file.truncate(path.stat().st_size + 2**20)
+        file.truncate(path.stat().st_size + 2**24)
     assert len(read_all(path)[0]) == 20
 
 

@@ -60,9 +60,10 @@ def test_nothing_is_kept_behind_a_file(outcomes):
     # Two processes, of which each has seen every kind of file by the middle.
     for part in (outcomes[: len(outcomes) // 2], outcomes[len(outcomes) // 2 :]):
         quarter = len(part) // 4
-        assert min(o.memory for o in part[-quarter:]) < max(
-            o.memory for o in part[quarter : 2 * quarter]
-        ) + 50
+        assert (
+            min(o.memory for o in part[-quarter:])
+            < max(o.memory for o in part[quarter : 2 * quarter]) + 50
+        )
 
 
 def test_memory_is_bounded_whatever_a_header_claims(outcomes):

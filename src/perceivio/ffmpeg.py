@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
-from av.error import EOFError as FFmpegEOFError
 from av.error import ArgumentError, FFmpegError, InvalidDataError
+from av.error import EOFError as FFmpegEOFError
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
