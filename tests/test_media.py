@@ -622,6 +622,28 @@ def test_a_pause_of_hours_is_left_out_and_said(tmp_path):
     assert not any("ends early" in note for note in reader.notes)
 
 
+def test_a_pause_of_picture_and_sound_is_counted_once(tmp_path):
+    for name, first in (("a.mkv", 0), ("b.mkv", 10)):
+        frames = [numbered(first + i) for i in range(10)]
+        make_media(tmp_path / name, frames, steady(10, 25), beeps([0.1], 0.4), sound_codec="flac")
+    with av.open(str(tmp_path / "both.mkv"), "w") as taken:
+        given = [av.open(str(tmp_path / name)) for name in ("a.mkv", "b.mkv")]
+        copies = [taken.add_stream_from_template(stream) for stream in given[0].streams]
+        for container, shift in zip(given, (0, 3600), strict=True):
+            for packet in container.demux():
+                if packet.dts is not None:
+                    packet.pts, packet.dts = (
+                        t + round(shift / packet.time_base) for t in (packet.pts, packet.dts)
+                    )
+                    packet.stream = copies[packet.stream.index]
+                    taken.mux(packet)
+            container.close()
+    frames, samples, reader = read_all(tmp_path / "both.mkv")
+    assert [read_number(frame) for frame in frames] == list(range(20))
+    assert beep_times(samples, 16_000) == pytest.approx([0.1, 0.5], abs=0.002)
+    assert "3600 s in which nothing goes on: they are left out" in reader.notes
+
+
 def test_a_picture_that_stands_while_sound_goes_on_is_kept(tmp_path):
     times = [Fraction(0), Fraction(70)]
     sound = np.full(75 * 8_000, 0.1, np.float32)

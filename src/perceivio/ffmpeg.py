@@ -72,14 +72,13 @@ def open_media(path: Path) -> Any:
     if not status.st_size:
         raise MediaError(f"{path}: is empty")
     try:
-        with path.open("rb") as file:
-            # FFmpeg is given the open file and not its name, and may open nothing else, so what
-            # is in a file cannot make it read another, and what is in a name cannot either.
-            return _open("fd:", str(path), {"fd": str(file.fileno()), "protocol_whitelist": "fd"})
+        file = path.open("rb")
     except OSError as error:
-        if isinstance(error, FFmpegError):
-            raise
         raise MediaError(f"{path}: cannot be read: {reason(error)}") from error
+    with file:
+        # FFmpeg is given the open file and not its name, and may open nothing else, so what is in
+        # a file cannot make it read another, and what is in a name cannot either.
+        return _open("fd:", str(path), {"fd": str(file.fileno()), "protocol_whitelist": "fd"})
 
 
 def open_stream(file: BinaryIO, name: str) -> Any:

@@ -50,6 +50,8 @@ BACKWARD, FORWARD = 1, 10
 # Where neither picture nor sound has anything for longer than PAUSE, a timestamp is damaged or a
 # recorder stood still; ten hours of one frame are of no use to anybody, so it is left out.
 PAUSE = Fraction(60)
+# Each costs a look at the other stream; where there are so many, they are damage.
+MAX_PAUSES = 1000
 # Where to land before the wanted start when seeking: nearby, else further, else at the beginning.
 SEEK_MARGINS = (Fraction(1), Fraction(10), None)
 STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
@@ -166,6 +168,7 @@ class MediaReader:
         self._decoded = 0  # samples so far, handed out or in the buffer
         self._samples_given = 0  # the silence at the end included
         self._finished = False
+        self._pauses = 0  # stretches that may be one, so far
 
     def __enter__(self) -> Self:
         return self
@@ -312,7 +315,7 @@ class MediaReader:
 
     def _timed(self, pick: Any) -> Iterator[tuple[Fraction, Fraction, Any, Any]]:
         """(begin, end, frame, stream) of decoded frames, seconds on the file's clock."""
-        shift = Fraction(0)
+        shift = left_out = Fraction(0)
         before: Fraction | None = None  # when the last frame began,
         expected: Fraction | None = None  # and when it ends
         for frame, stream in self._from_start(pick):
@@ -326,7 +329,8 @@ class MediaReader:
                     shift = self._clock.bridge(stamp, expected)
                 elif self._is_pause(pick, due - shift, stamp):
                     earlier, shift = shift, self._clock.bridge(stamp, due)
-                    self._clock.left_out += earlier - shift
+                    left_out += earlier - shift
+                    self._clock.left_out = max(self._clock.left_out, left_out)
                 time = stamp + shift
             length = ffmpeg.length(frame, stream)
             if length is not None and self._is_pause(pick, time - shift, time - shift + length):
@@ -368,6 +372,9 @@ class MediaReader:
         stretch longer than PAUSE in which its own has nothing new; both by the file's stamps."""
         if end - begin <= PAUSE:
             return False
+        self._pauses += 1
+        if self._pauses > MAX_PAUSES or self.info.video is None or self.info.audio is None:
+            return True
         other = ffmpeg.audio_stream if pick is ffmpeg.video_stream else ffmpeg.video_stream
         middle = self._clock.origin + (begin + end) / 2
         with ffmpeg.open_media(self.info.path) as container:
