@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test test-long wheel-test coverage audit lint bench figures train-small score-small clean docs notebook
+.PHONY: help setup demo test test-long wheel-test coverage audit lint bench figures train-small score-small clean docs notebook odd-media
 
 help:
 	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
@@ -15,6 +15,7 @@ help:
 	@echo "make wheel-test   what a fresh environment has from the wheel alone works"
 	@echo "make coverage     lines of the package that tests reach, half an hour"
 	@echo "make audit        known weaknesses of the pinned packages (asks a service)"
+	@echo "make odd-media    what comes of a thousand damaged and odd files; writes docs/reliability.md"
 	@echo "make setup        the environment only, in $(VENV)"
 	@echo "make lint         ruff and pyright"
 	@echo "make docs         the pages in docs/ as a site, in build/docs"
@@ -65,6 +66,8 @@ audit:
 	$(PYTHON) -m venv .audit
 	.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+odd-media: setup
+	$(BIN)/python tests/odd_media_run.py --docs docs/reliability.md
 
 lint: setup
 	$(BIN)/ruff check src tests recipes benchmarks docs

@@ -69,6 +69,8 @@ def make_media(
     fps: Fraction = Fraction(25),
     format: str | None = None,
     options: dict[str, str] | None = None,
+    encoder: dict[str, str] | None = None,
+    aspect: Fraction | None = None,
 ) -> Path:
     """Write frames (H, W, 3) at times (seconds) and sound (samples,) or (channels, samples)."""
     with av.open(str(path), "w", format=format, options=options or {}) as container:
@@ -77,15 +79,21 @@ def make_media(
             video = container.add_stream(codec, rate=fps)
             video.height, video.width = frames[0].shape[:2]
             video.pix_fmt = pixels
+            if aspect is not None:
+                video.codec_context.sample_aspect_ratio = aspect
             if codec == "libx264":
                 video.options = {"crf": "10", "preset": "ultrafast", "g": "12"}
                 video.codec_context.time_base = TICK
             elif codec == "ffv1":
                 video.codec_context.time_base = Fraction(1, 1000)
+            if encoder:
+                video.options = {**video.options, **encoder}
             if rotation is not None:
                 video.set_display_rotation(rotation[0], hflip=rotation[1])
         if sound is not None:
             audio = container.add_stream(sound_codec, rate=rate, layout=layout)
+            if sound_codec == "wmav2":
+                audio.bit_rate = 64_000  # it has no other by itself
         if cover:
             art = container.add_stream("png", rate=1)
             art.height, art.width, art.pix_fmt = 64, 96, "rgb24"

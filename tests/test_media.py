@@ -9,6 +9,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -26,7 +27,9 @@ from media_files import (
 )
 from PIL import Image
 
+from perceivio import ffmpeg
 from perceivio.errors import MediaError
+from perceivio.latents import is_latents
 from perceivio.media import MediaReader, probe
 from perceivio.writer import MediaWriter, as_bytes
 
@@ -550,7 +553,7 @@ def test_what_is_not_media_is_told_in_one_line(tmp_path):
     reasons = {
         "empty.mp4": "empty",
         "text.mp4": "not a media",
-        "notes.txt": "text",
+        "notes.txt": "not a media",
         "noise.avi": "not a media",
         "subtitles.srt": "no video or sound",
         "zero.avi": "not one frame",
@@ -576,6 +579,109 @@ def test_a_playlist_fetches_nothing(tmp_path):
             probe(path)
         with pytest.raises(TimeoutError):
             server.accept()
+
+
+@pytest.mark.parametrize("named", ["full", "beside"])
+@pytest.mark.parametrize("kind", ["m3u8", "ffconcat"])
+def test_a_list_does_not_show_other_files_of_this_machine(tmp_path, kind, named):
+    secret = make_numbered(tmp_path / "secret.ts", 20)
+    name = secret.name if named == "beside" else secret
+    texts = {
+        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{name}\n#EXT-X-ENDLIST\n",
+        "ffconcat": f"ffconcat version 1.0\nfile {name}\n",
+    }
+    path = tmp_path / f"list.{kind}"
+    path.write_text(texts[kind])
+    with pytest.raises(MediaError, match=rf"list\.{kind}: not a media file"):
+        probe(path)
+
+
+def test_a_pattern_in_a_name_means_nothing(tmp_path):
+    make_media(tmp_path / "001.png", [numbered(1)], [Fraction(0)], codec="png", pixels="rgb24",
+               format="image2", options={"update": "1"})  # fmt: skip
+    (tmp_path / "001.png").rename(tmp_path / "%03d.png")
+    make_media(tmp_path / "001.png", [numbered(2)], [Fraction(0)], codec="png", pixels="rgb24",
+               format="image2", options={"update": "1"})  # fmt: skip
+    frames, _, _ = read_all(tmp_path / "%03d.png")
+    assert [read_number(frame) for frame in frames] == [1]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="is no file but a device or a pipe"):
+        probe(tmp_path / "a.mp4")
+    assert not is_latents(tmp_path / "a.mp4")
+
+
+def test_a_pause_of_hours_is_left_out_and_said(tmp_path):
+    times = [Fraction(i, 25) + 36_000 * (i >= 10) for i in range(20)]
+    path = make_media(tmp_path / "a.mkv", [numbered(i) for i in range(20)], times)
+    frames, _, reader = read_all(path)
+    assert [read_number(frame) for frame in frames] == list(range(20))
+    assert "36000 s in which nothing goes on: they are left out" in reader.notes
+    assert not any("ends early" in note for note in reader.notes)
+
+
+def test_a_pause_of_picture_and_sound_is_counted_once(tmp_path):
+    for name, first in (("a.mkv", 0), ("b.mkv", 10)):
+        frames = [numbered(first + i) for i in range(10)]
+        make_media(tmp_path / name, frames, steady(10, 25), beeps([0.1], 0.4), sound_codec="flac")
+    with av.open(str(tmp_path / "both.mkv"), "w") as taken:
+        given = [av.open(str(tmp_path / name)) for name in ("a.mkv", "b.mkv")]
+        copies = [taken.add_stream_from_template(stream) for stream in given[0].streams]
+        for container, shift in zip(given, (0, 3600), strict=True):
+            for packet in container.demux():
+                if packet.dts is not None:
+                    packet.pts, packet.dts = (
+                        t + round(shift / packet.time_base) for t in (packet.pts, packet.dts)
+                    )
+                    packet.stream = copies[packet.stream.index]
+                    taken.mux(packet)
+            container.close()
+    frames, samples, reader = read_all(tmp_path / "both.mkv")
+    assert [read_number(frame) for frame in frames] == list(range(20))
+    assert beep_times(samples, 16_000) == pytest.approx([0.1, 0.5], abs=0.002)
+    assert "3600 s in which nothing goes on: they are left out" in reader.notes
+
+
+def test_a_picture_that_stands_while_sound_goes_on_is_kept(tmp_path):
+    times = [Fraction(0), Fraction(70)]
+    sound = np.full(75 * 8_000, 0.1, np.float32)
+    path = make_media(tmp_path / "a.mkv", [numbered(i) for i in range(2)], times, sound,
+                      rate=8_000, sound_codec="flac")  # fmt: skip
+    frames, samples, reader = read_all(path)
+    assert [read_number(frame) for frame in frames[:1751]] == [0] * 1750 + [1]
+    assert len(samples) == 75 * 16_000
+    assert not any("left out" in note for note in reader.notes)
+
+
+def test_a_stamp_behind_its_time_costs_no_frames(tmp_path):
+    """Two streams joined, the second of which begins before the first has ended."""
+    parts = [make_numbered(tmp_path / f"{n}.ts", n, codec="mpeg2video") for n in (20, 5)]
+    (tmp_path / "a.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert numbers(tmp_path / "a.ts") == [*range(19), 4]
+
+
+def test_nothing_behind_a_transport_stream_is_nothing(tmp_path):
+    """FFmpeg gives up looking for a packet in so many zeros, with an error of its own."""
+    path = make_numbered(tmp_path / "a.ts", 20, codec="mpeg2video")
+    with path.open("ab") as file:
+        file.truncate(path.stat().st_size + 2**24)
+    assert len(read_all(path)[0]) == 20
+
+
+def test_matroska_that_begins_late_has_not_ended_early(tmp_path):
+    times = [3600 + t for t in steady(20, 25)]
+    path = make_media(tmp_path / "a.mkv", [numbered(i) for i in range(20)], times)
+    assert probe(path).duration == pytest.approx(0.8, abs=0.05)
+    assert read_all(path)[2].notes == ["no sound: silence is used"]
+
+
+def test_wide_pixels_do_not_widen_a_picture_without_end():
+    frame = SimpleNamespace(width=8_000, height=8_000)
+    width, height = ffmpeg.shown_size(frame, SimpleNamespace(sample_aspect_ratio=Fraction(4)))
+    assert width * height <= ffmpeg.MAX_PIXELS * 1.001
+    assert width / height == pytest.approx(4, rel=1e-3)
 
 
 def test_asking_only_for_what_is_not_there(tmp_path):
@@ -736,7 +842,9 @@ def test_impossible_targets(tmp_path):
 FULL_DISK = """
 import resource, signal, sys
 import numpy as np
+from perceivio import ffmpeg
 from perceivio.errors import MediaError
+from perceivio.latents import is_latents
 from perceivio.writer import MediaWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 name, limit, size = sys.argv[1], int(sys.argv[2]), (64, 96)

@@ -5,6 +5,7 @@ frames into RGB and mono samples. Knows nothing of clocks or rates.
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,8 +14,8 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.error import EOFError as FFmpegEOFError
-from av.error import FFmpegError, InvalidDataError
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
@@ -23,8 +24,15 @@ from .errors import MediaError
 
 # A demuxer that reports this many errors in a row will not find its way back.
 MAX_DEMUX_ERRORS = 1000
-# FFmpeg also "plays" text as terminal art; a text file is not media to anybody else.
+# Formats that FFmpeg would read, and we do not: those that only name other files or addresses, by
+# which a stranger's file could show what lies elsewhere on this machine,
+ELSEWHERE = {"concat", "dash", "hls", "image2", "imf", "mlv", "rtp", "rtsp", "sap", "sdp", "vobsub"}
+# and text "played" as terminal art; a text file is not media to anybody else.
 TEXT_ART = {"tty", "bin", "xbin", "adf", "idf"}
+FORMATS = ",".join(sorted(av.formats_available - ELSEWHERE - TEXT_ART))
+# A header of a few bytes can claim any size, and memory is taken before the picture is read. This
+# is more than twice 8K; with a frame or two in each decoder it is about a gigabyte.
+MAX_PIXELS = 2**26
 
 
 def exact(number: Fraction | float) -> Fraction:
@@ -51,33 +59,48 @@ class Losses:
 
 def open_media(path: Path) -> Any:
     """The open container, of which every stream of interest has a decoder."""
-    if not path.exists():
-        raise MediaError(f"{path}: no such file")
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        why = "no such file" if missing else f"cannot be read: {reason(error)}"
+        raise MediaError(f"{path}: {why}") from error
+    if stat.S_ISDIR(status.st_mode):
         raise MediaError(f"{path}: is a folder; name a media file in it")
-    if path.is_file() and path.stat().st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{path}: is no file but a device or a pipe; save it as a file first")
+    if not status.st_size:
         raise MediaError(f"{path}: is empty")
-    # Local files only: a playlist must not make the machine fetch what it names.
-    return _open(str(path.absolute()), str(path), "file")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read: {reason(error)}") from error
+    with file:
+        # FFmpeg is given the open file and not its name, and may open nothing else, so what is in
+        # a file cannot make it read another, and what is in a name cannot either.
+        return _open("fd:", str(path), {"fd": str(file.fileno()), "protocol_whitelist": "fd"})
 
 
 def open_stream(file: BinaryIO, name: str) -> Any:
     """The same for a file object that can seek; `name` is for errors."""
-    return _open(file, name, "data")
+    return _open(file, name, {"protocol_whitelist": "data"})
 
 
-def _open(source: str | BinaryIO, name: str, protocols: str) -> Any:
+def _open(source: str | BinaryIO, name: str, options: dict[str, str]) -> Any:
+    options |= {"format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
     try:
-        container: Any = av.open(
-            source, options={"protocol_whitelist": protocols}, metadata_errors="replace"
-        )
+        container: Any = av.open(source, options=options, metadata_errors="replace")
     except (FFmpegError, OSError) as error:
-        if isinstance(error, InvalidDataError):
+        if isinstance(error, InvalidDataError | FFmpegEOFError):
             raise MediaError(f"{name}: not a media file, or damaged beyond reading") from error
+        if isinstance(error, ArgumentError):  # which is what a format gets that is not in FORMATS
+            raise MediaError(
+                f"{name}: not a media file but text or a list of other files; name a media file"
+            ) from error
         raise MediaError(f"{name}: cannot be read: {reason(error)}") from error
-    if container.format.name in TEXT_ART:
-        container.close()
-        raise MediaError(f"{name}: is text, not a media file")
+    for stream in container.streams.video:
+        if stream.codec_context:
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return container
 
 
@@ -106,31 +129,51 @@ def audio_stream(container: Any) -> Any:
     return streams[0] if streams else None
 
 
+def header_duration(container: Any) -> Fraction | None:
+    """How long the file lasts by its header, in seconds, or None where that does not tell."""
+    if container.duration is None:
+        return None
+    duration = Fraction(container.duration, av.time_base)
+    if container.format.name.startswith("matroska") and (container.start_time or 0) > 0:
+        # Matroska's writers put down when it ends, which is no duration where it begins late.
+        duration = max(Fraction(0), duration - Fraction(container.start_time, av.time_base))
+    return duration
+
+
 def declared_duration(container: Any) -> float:
-    if container.duration is not None:
-        return container.duration / av.time_base
+    duration = header_duration(container)
+    if duration is not None:
+        return float(duration)
     ends = [
         float((packet.pts + (packet.duration or 0)) * packet.time_base)
-        for packet in container.demux()
+        for packet in demux(container, None, Losses())
         if packet.pts is not None
     ]
     return max(ends) - min(ends) if ends else 0.0
 
 
-def decode(container: Any, stream: Any, losses: Losses) -> Iterator[Any]:
-    """All frames of the stream that can be decoded; what cannot be is counted, not raised."""
-    packets, failures = container.demux(stream), 0
+def demux(container: Any, stream: Any, losses: Losses) -> Iterator[Any]:
+    """All packets of the stream (None: of all streams) that can be found, an empty one at the end;
+    damage between them is counted, not raised."""
+    which = () if stream is None else (stream,)
+    packets, failures = container.demux(*which), 0
     while failures < MAX_DEMUX_ERRORS:
         try:
             packet = next(packets, None)
         except FFmpegError:
             losses.add(0)
             failures += 1
-            packets = container.demux(stream)  # reads on behind the damage
+            packets = container.demux(*which)  # reads on behind the damage
             continue
         if packet is None:
             return
         failures = 0
+        yield packet
+
+
+def decode(container: Any, stream: Any, losses: Losses) -> Iterator[Any]:
+    """All frames of the stream that can be decoded; what cannot be is counted, not raised."""
+    for packet in demux(container, stream, losses):
         try:
             frames = packet.decode()
         except FFmpegEOFError:
@@ -159,16 +202,26 @@ def length(frame: Any, stream: Any) -> Fraction | None:
     return frame.duration * base if frame.duration and base else None
 
 
+def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
+    """Width and height of the frame in square pixels, not more than MAX_PIXELS of them."""
+    shape = Fraction(stream.sample_aspect_ratio or 1)
+    width, height = Fraction(frame.width), Fraction(frame.height)
+    if Fraction(1, 8) < shape < 8:
+        width *= shape
+    scale = min(1.0, math.sqrt(MAX_PIXELS / (width * height)))
+    return max(1, nearest(width * Fraction(scale))), max(1, nearest(height * Fraction(scale)))
+
+
 def to_rgb(frame: Any, stream: Any, convert: VideoReformatter) -> np.ndarray:
     """uint8 RGB (H, W, 3) as a player shows it: square pixels, upright, over black."""
-    shape = stream.sample_aspect_ratio or 1
-    width = max(1, nearest(frame.width * Fraction(shape))) if Fraction(1, 8) < shape < 8 else None
+    width, height = shown_size(frame, stream)
     # Files that do not say follow the custom of their size: BT.709 for HD, BT.601 below.
     untold = frame.colorspace == 2 and frame.format.name.startswith(("yuv", "nv", "p0"))
     alpha = frame.format.name == "pal8" or any(c.is_alpha for c in frame.format.components)
     pixels = convert.reformat(
         frame,
         width=width,
+        height=height,
         format="rgba" if alpha else "rgb24",
         src_colorspace=Colorspace.ITU709 if untold and frame.height >= 720 else None,
         interpolation=Interpolation.BICUBIC,

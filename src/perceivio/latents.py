@@ -412,7 +412,7 @@ def is_latents(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a file of latents does, whatever it is called."""
     try:
         if not Path(path).is_file():
-            return False  # of a pipe, what is read here would be gone
+            return False  # a pipe would be waited for, and what is read of it gone
         with Path(path).open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:

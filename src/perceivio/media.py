@@ -12,6 +12,7 @@ are interleaved in the file.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -46,6 +47,11 @@ SOUND_JITTER = Fraction(1, 100)
 # so is one ahead by more than FORWARD of all that was read, where the format is prone to it, or
 # beyond the end of the file (a damaged timestamp). FORWARD is FFmpeg's own threshold.
 BACKWARD, FORWARD = 1, 10
+# Where neither picture nor sound has anything for longer than PAUSE, a timestamp is damaged or a
+# recorder stood still; ten hours of one frame are of no use to anybody, so it is left out.
+PAUSE = Fraction(60)
+# Each costs a look at the other stream; where there are so many, they are damage.
+MAX_PAUSES = 1000
 # Where to land before the wanted start when seeking: nearby, else further, else at the beginning.
 SEEK_MARGINS = (Fraction(1), Fraction(10), None)
 STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
@@ -162,6 +168,7 @@ class MediaReader:
         self._decoded = 0  # samples so far, handed out or in the buffer
         self._samples_given = 0  # the silence at the end included
         self._finished = False
+        self._pauses = 0  # stretches that may be one, so far
 
     def __enter__(self) -> Self:
         return self
@@ -201,7 +208,7 @@ class MediaReader:
                 k += 1
             if k == wanted:
                 return
-            shown, end = picture, until
+            shown, end = picture, max(end, until)  # a damaged stamp may be behind its time
         still = self.info.kind == "image"
         if shown is None or (end <= self._start and not still):
             return
@@ -308,7 +315,7 @@ class MediaReader:
 
     def _timed(self, pick: Any) -> Iterator[tuple[Fraction, Fraction, Any, Any]]:
         """(begin, end, frame, stream) of decoded frames, seconds on the file's clock."""
-        shift = Fraction(0)
+        shift = left_out = Fraction(0)
         before: Fraction | None = None  # when the last frame began,
         expected: Fraction | None = None  # and when it ends
         for frame, stream in self._from_start(pick):
@@ -317,12 +324,20 @@ class MediaReader:
                 time = expected or Fraction(0)
             else:
                 stamp -= self._clock.origin
+                due = self._start if expected is None else expected
                 if self._clock.breaks(stamp + shift, expected):
                     shift = self._clock.bridge(stamp, expected)
+                elif self._is_pause(pick, due - shift, stamp):
+                    earlier, shift = shift, self._clock.bridge(stamp, due)
+                    left_out += earlier - shift
+                    self._clock.left_out = max(self._clock.left_out, left_out)
                 time = stamp + shift
             length = ffmpeg.length(frame, stream)
+            if length is not None and self._is_pause(pick, time - shift, time - shift + length):
+                length = None
             if length is None:  # then as long as the one before it, or as is usual in the file
                 usual = 1 / Fraction(getattr(stream, "guessed_rate", None) or 25)
+                usual = usual if usual <= PAUSE else Fraction(1)
                 length = usual if before is None or time <= before else min(time - before, 1)
             before, expected = time, time + length
             self._clock.reached = max(self._clock.reached, expected)
@@ -352,6 +367,29 @@ class MediaReader:
                     yield from ((frame, stream) for frame in frames)
                     return
 
+    def _is_pause(self, pick: Any, begin: Fraction, end: Fraction) -> bool:
+        """Whether nothing goes on in the stream that `pick` does not choose from begin to end, a
+        stretch longer than PAUSE in which its own has nothing new; both by the file's stamps."""
+        if end - begin <= PAUSE:
+            return False
+        self._pauses += 1
+        if self._pauses > MAX_PAUSES or self.info.video is None or self.info.audio is None:
+            return True
+        other = ffmpeg.audio_stream if pick is ffmpeg.video_stream else ffmpeg.video_stream
+        middle = self._clock.origin + (begin + end) / 2
+        with ffmpeg.open_media(self.info.path) as container:
+            stream = other(container)
+            if stream is None:
+                return True
+            near = middle - PAUSE / 2, middle + PAUSE / 2
+            with contextlib.suppress(FFmpegError):
+                container.seek(int(middle / stream.time_base), stream=stream)
+            for packet in ffmpeg.demux(container, stream, Losses()):
+                ticks = packet.pts if packet.pts is not None else packet.dts
+                if ticks is not None and (ticks + packet.duration) * stream.time_base >= near[0]:
+                    return ticks * stream.time_base > near[1]
+        return True
+
     def _conclude(self) -> None:
         """Say what only the end of the file shows."""
         reached = float(self._clock.reached)
@@ -365,7 +403,10 @@ class MediaReader:
             missing = (self._picture_end() - self._decoded) / self._sample_rate
             if missing > 0.05:
                 self.notes.append(f"the sound ends {missing:.2f} s early: silence is used")
-        missing = self.info.duration - reached
+        left_out = float(self._clock.left_out)
+        if left_out:
+            self.notes.append(f"{left_out:.0f} s in which nothing goes on: they are left out")
+        missing = self.info.duration - reached - left_out
         if self._duration is None and missing > max(0.5, self.info.duration / 100):
             self.notes.append(
                 f"the file ends early: {reached:.2f} s of {self.info.duration:.2f} s could be read"
@@ -389,6 +430,7 @@ class _Clock:
     ) -> None:
         self.origin, self.first, self.last, self.sound_end = origin, first, last, sound_end
         self.reached = Fraction(0)  # the furthest end of a frame of any stream
+        self.left_out = Fraction(0)  # seconds of pauses that were left out
         self._discontinuous = discontinuous
         self._shifts = [Fraction(0)]
 
@@ -461,7 +503,7 @@ def _inspect(path: Path) -> tuple[MediaInfo, _Clock]:
         if picture is None and sound is None:
             raise MediaError(f"{path}: holds no video or sound that can be decoded")
         name = container.format.name
-        still = name == "image2" or name.endswith("_pipe")
+        still = name.endswith("_pipe")
         still |= container.metadata.get("major_brand", "") in STILL_BRANDS
         discontinuous = bool(container.format.flags & Flags.ts_discont.value)
         begin, sound_end = container.start_time, None
@@ -490,7 +532,10 @@ def _inspect(path: Path) -> tuple[MediaInfo, _Clock]:
                 if origin is None:
                     origin = ffmpeg.stamp(frame, stream) or Fraction(0)
     if origin is None:
-        raise MediaError(f"{path}: not one frame or sample in it can be decoded")
+        damage = "it is damaged"
+        if picture is not None:
+            damage += f", or has more than {ffmpeg.MAX_PIXELS // 10**6} million pixels"
+        raise MediaError(f"{path}: not one frame or sample in it can be decoded: {damage}")
     kind: Kind = "sound" if video is None else "image" if still else "video"
     undecodable = [
         what

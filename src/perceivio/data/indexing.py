@@ -263,7 +263,7 @@ def _declared(container: Any, picture: Any) -> tuple[Fraction, Fraction]:
         first, length = origin(picture), picture.duration * picture.time_base
     else:
         first = Fraction(container.start_time or 0, av.time_base)
-        length = Fraction(container.duration or 0, av.time_base)
+        length = ffmpeg.header_duration(container) or Fraction(0)
     return first, first + length
 
 

@@ -1,0 +1,29 @@
+"""Thousands of damaged and odd media files through `small` itself, those of test_odd_media.py among
+them; with more clips, where these lie beside the checkout."""
+
+from __future__ import annotations
+
+import odd_media
+import odd_media_run
+
+ROUNDS = 8  # of every random damage
+
+
+def test_each_ends_in_a_right_result_or_one_line():
+    names = list(odd_media.table(ROUNDS))
+    assert len(names) > 3000
+    outcomes = odd_media_run.run(ROUNDS, names, model="small")
+    print(f"\n{odd_media_run.table_of(outcomes)}")
+    bad = [o for o in outcomes if o.outcome not in ("right", "refused")]
+    assert not bad, "\n".join(f"{o.outcome}: {o.name}: {o.told}" for o in bad)
+    assert len({o.files for o in outcomes}) == 1
+    assert {o.threads for o in outcomes} == {1}
+
+
+def test_a_second_pass_over_all_files_takes_no_more_memory():
+    names = [*odd_media.table()] * 2
+    outcomes = odd_media_run.run(1, names, processes=1)
+    half = len(outcomes) // 2
+    first, second = (max(o.memory for o in part) for part in (outcomes[:half], outcomes[half:]))
+    print(f"\n{first:.0f} MB at most in the first pass, {second:.0f} MB in the second")
+    assert second < first + 30
