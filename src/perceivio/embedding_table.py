@@ -32,6 +32,8 @@ from .writer import check_free, part_of
 METADATA = b"perceivio"  # key of our JSON in the Parquet file's metadata
 KIND, VERSION = "embeddings", 1
 ROWS = 4096  # of a group; of 320 numbers, 5 MB
+MOST_CHANNELS = 2**26  # of a vector: all latents of the largest model
+MOST_NUMBERS = 2**26  # read at once
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Facts:
             raise PerceivioError("made by another version; run `perceivio embed` again")
         try:
             facts = cls(**told)
+            texts = facts.identity, facts.model, facts.pooling
+            if not all(isinstance(text, str) and text.isprintable() for text in texts):
+                raise ValueError("texts")
+            if type(facts.channels) is not int or not 1 <= facts.channels <= MOST_CHANNELS:
+                raise ValueError("channels")
             same = facts.schema().equals(schema)
         except (TypeError, ValueError, pa.ArrowException) as error:
             raise PerceivioError("its metadata are damaged") from error
@@ -170,8 +177,10 @@ class Table:
 
     def __iter__(self) -> Iterator[Rows]:
         first = 0
+        # Equal numbers take no room in the file, and all of theirs here: fewer rows of long ones.
+        rows = max(1, min(ROWS, MOST_NUMBERS // self.facts.channels))
         with _Told(self.path, "is damaged"):
-            for batch in self._file.iter_batches(ROWS):
+            for batch in self._file.iter_batches(rows):
                 yield Rows.of(batch, first, self.facts.channels)
                 first += len(batch)
 
@@ -196,7 +205,12 @@ class Rows:
         names = "file", "start", "stop"
         files, starts, stops = (batch.column(name).to_pylist() for name in names)
         flat: Any = batch.column("embedding").flatten()
+        columns = *map(batch.column, (*names, "embedding")), flat
+        if any(column.null_count for column in columns):
+            raise pa.ArrowInvalid("rows lack values")
         vectors = flat.to_numpy(zero_copy_only=False).reshape(-1, channels)
+        if not (np.isfinite(vectors).all() and np.isfinite([starts, stops]).all()):
+            raise pa.ArrowInvalid("rows hold values that are not finite")
         return cls(first, files, starts, stops, vectors)
 
     def __len__(self) -> int:
