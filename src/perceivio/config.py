@@ -94,9 +94,9 @@ class Modality:
             object.__setattr__(self, key, tuple(getattr(self, key)))
         dims = len(self.shape)
         if not dims == len(self.patch) == len(self.output_patch) == len(self.resolution):
+            given = f"shape {self.shape}, patch {self.patch}, output_patch {self.output_patch}"
             raise ConfigError(
-                f"shape {self.shape}, patch {self.patch}, output_patch {self.output_patch} and "
-                f"resolution {self.resolution} must have the same number of dimensions"
+                f"{given[:200]} and resolution must have the same number of dimensions"
             )
         sizes = (*self.shape, *self.patch, *self.output_patch, *self.resolution, self.channels)
         if not all(_is_whole(n, most=MOST_VALUES) for n in sizes) or (dims and self.bands < 1):

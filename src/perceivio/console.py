@@ -42,6 +42,5 @@ def print_json(value: Any) -> None:
 
 
 def complain(error: Exception) -> None:
-    # What a file is called, or says, may hold sequences that command a terminal.
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    line = " ".join(str(error).split())
     aside.print(f"perceivio: {escape(line)}", style="red" if aside.is_terminal else None)

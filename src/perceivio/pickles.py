@@ -24,15 +24,11 @@ import numpy as np
 
 from .errors import PerceivioError
 
-MOST_STEPS = 1_000_000  # instructions; the published model takes some thousands
+MOST_STEPS = 200_000  # instructions; the published model takes some thousands
 
 
 class PickleError(PerceivioError):
     """A pickle that is damaged, or that holds something other than arrays in mappings."""
-
-    def __init__(self, said: str) -> None:
-        """One line, whatever the names in a damaged file are."""
-        super().__init__("".join(c if c.isprintable() else "?" for c in said))
 
 
 def is_pickle(path: Path) -> bool:
