@@ -164,12 +164,11 @@ def test_the_programs_would_run(tmp_path):
         path = tmp_path / "program"
         path.write_bytes(program)
         script = f"import pickle; pickle.load(open({str(path)!r}, 'rb'))"
-        if what in ("REDUCE, protocol 2", "eval", "GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"):
-            script += "; import time; time.sleep(0.3)"  # for what Popen has begun
+        if what in ("REDUCE, protocol 2", "eval", "GLOBAL", "INST", "OBJ", "an array of objects"):
             subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
             ran.append(marker.exists())
             marker.unlink(missing_ok=True)
-    assert ran == [True] * 7
+    assert ran == [True] * 6
 
 
 def test_programs_are_refused_unexecuted(tmp_path):
@@ -178,7 +177,8 @@ def test_programs_are_refused_unexecuted(tmp_path):
         path = tmp_path / "weights.pkl"
         path.write_bytes(program)
         said = refusal(path)
-        assert "refused" in said or "neither a model" in said or "holds something else" in said, (
+        refusals = "refused", "neither a model", "holds something else", "not read"
+        assert any(words in said for words in refusals), (
             what, said)  # fmt: skip
         assert not marker.exists(), what
     print(f"{len(programs(marker))} programs in pickles: all refused, none run")

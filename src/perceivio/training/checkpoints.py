@@ -144,8 +144,8 @@ def _tensors(state: Any) -> Iterator[torch.Tensor]:
 
 def check_parts(state: Mapping[str, Any], step: int, path: Path) -> None:
     """Raises CheckpointError for a state that is not one of a run at this step."""
-    wrong = [name for name, kind in PARTS.items() if type(state.get(name)) is not kind]
-    if wrong or state["step"] != step:
+    wrong = [name for name, kind in PARTS.items() if not isinstance(state.get(name), kind)]
+    if wrong or isinstance(state["step"], bool) or state["step"] != step:
         raise CheckpointError(f"{path} is no state of a run: see its {(wrong or ['step'])[0]}")
 
 
