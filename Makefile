@@ -6,11 +6,12 @@ READY  := $(VENV)/.ready
 # Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test lint bench figures train-small score-small clean
+.PHONY: help setup demo test test-long lint bench figures train-small score-small clean
 
 help:
 	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
 	@echo "make test         all tests, offline, in some minutes on two cores"
+	@echo "make test-long    properties, with twenty times as many examples"
 	@echo "make setup        the environment only, in $(VENV)"
 	@echo "make lint         ruff and pyright"
 	@echo "make bench        speed and memory against transformers and the machine, some ten minutes"
@@ -40,6 +41,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-long: setup
+	PERCEIVIO_EXAMPLES=20 $(BIN)/python -m pytest tests/test_properties.py
 
 lint: setup
 	$(BIN)/ruff check src tests recipes benchmarks

@@ -93,7 +93,8 @@ def test_vectors_that_are_not_finite(table, value):
 @pytest.fixture
 def index(tmp_path):
     make_clip(tmp_path / "videos" / "a.mkv", 20)
-    return build(str(tmp_path / "videos"), keep_short=True, keep_silent=True)[0], Place.of(tmp_path / "i.parquet")
+    found, _ = build(str(tmp_path / "videos"), keep_short=True, keep_silent=True)
+    return found, Place.of(tmp_path / "i.parquet")
 
 
 @pytest.mark.parametrize(

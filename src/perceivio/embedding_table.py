@@ -226,6 +226,6 @@ class _Told:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (pa.ArrowException, OSError)):
+        if isinstance(error, (pa.ArrowException, OSError, ValueError)):  # also of texts
             line = (str(error).strip().splitlines() or ["damaged"])[0]
             raise PerceivioError(f"{self._path}: {self._what}: {line}") from error

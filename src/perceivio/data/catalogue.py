@@ -162,7 +162,9 @@ class Index:
                 none = pa.nulls(len(table), COLUMNS.field("beside").type)
                 table = table.append_column("beside", none)
             classes = tuple(facts["classes"])
-            return cls(home, classes, table.select(COLUMNS.names).cast(COLUMNS))
+            table = table.select(COLUMNS.names).cast(COLUMNS)
+            table.validate(full=True)  # texts too, which are else looked at one by one
+            return cls(home, classes, table)
         except (KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
             raise DataError(f"{place}: not an index: damaged, or altered") from error
 
