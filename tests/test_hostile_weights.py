@@ -6,7 +6,6 @@ each kind is read by the command in a process whose peak is measured.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import pickle
@@ -36,7 +35,6 @@ MOST = 50_000_000  # bytes that refusing may cost
 
 def refusal(source) -> str:
     """What is said of a source that is refused: one line, at little memory."""
-    gc.collect()
     tracemalloc.start()
     try:
         with pytest.raises(PerceivioError) as caught:

@@ -55,7 +55,7 @@ def property_of(examples: int):
 
 
 @pytest.mark.usefixtures("always_factored")
-@property_of(30)
+@property_of(20)
 @given(st.data(), configs(), st.integers(0, 99))
 def test_decode_of_any_partition_is_the_whole(data, config, seed):
     module = weights(config, seed)
@@ -83,7 +83,7 @@ def test_decode_of_any_partition_is_the_whole(data, config, seed):
 
 
 @pytest.mark.usefixtures("always_factored")
-@property_of(30)
+@property_of(12)
 @given(st.data(), configs(), st.integers(0, 99))
 def test_the_order_of_modalities_does_not_matter(data, config, seed):
     module = weights(config, seed)
@@ -104,7 +104,7 @@ def test_the_order_of_modalities_does_not_matter(data, config, seed):
 
 
 @pytest.mark.usefixtures("always_factored")
-@property_of(30)
+@property_of(12)
 @given(st.data(), configs(), st.integers(0, 99), st.integers(2, 4))
 def test_a_batch_is_its_examples(data, config, seed, batch):
     module = weights(config, seed)
@@ -122,7 +122,7 @@ def test_a_batch_is_its_examples(data, config, seed, batch):
             assert difference(torch.cat([one[name] for one in apart]), values) < TOLERANCE, name
 
 
-@property_of(15)
+@property_of(8)
 @given(configs(), st.integers(0, 99))
 def test_what_is_saved_is_loaded_as_it_was(tmp_path_factory, config, seed):
     module = weights(config, seed)
