@@ -187,7 +187,7 @@ def test_the_command_refuses_them_too(tmp_path, what):
     marker, path = tmp_path / "ran", tmp_path / "weights.pkl"
     path.write_bytes(programs(marker)[what])
     said = refused_by_the_command("convert", path, tmp_path / "out")
-    assert "refused a pickle" in said
+    assert "refused a pickle" in said or "object arrays are not read" in said
     assert not marker.exists()
     assert not (tmp_path / "out").exists()
 

@@ -165,6 +165,7 @@ class Table:
             raise PerceivioError(f"{path}: no such file; make one with `perceivio embed`")
         with _Told(self.path, "is no table that can be read"):
             self._file = parquet.ParquetFile(self.path)
+            len(self)  # an altered file may say that it is below zero
         try:
             self.facts = Facts.of(self._file.schema_arrow)
         except PerceivioError as error:
