@@ -50,6 +50,7 @@ test: setup
 
 test-long: setup
 	$(BIN)/python -m pytest -s tests/long
+	PERCEIVIO_EXAMPLES=20 $(BIN)/python -m pytest tests/test_properties.py
 
 wheel-test: setup
 	$(BIN)/python tests/check_wheel.py
@@ -66,6 +67,7 @@ audit:
 	$(PYTHON) -m venv .audit
 	.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
 odd-media: setup
 	$(BIN)/python tests/odd_media_run.py --docs docs/reliability.md
 

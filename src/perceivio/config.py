@@ -14,16 +14,35 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from importlib import resources
-from math import prod
+from math import isfinite, prod
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal
 
 from .errors import PerceivioError
 
+# Far beyond any model there is, and what a machine can still hold: a configuration may come from
+# anybody, and what it asks for is allocated.
+MOST_CHANNELS = 2**20  # of one array; also bands, heads, classes
+MOST_VALUES = 2**28  # of a modality in one clip: 1 GiB in float32
+MOST_LATENTS = 2**26  # N x D
+MOST_LAYERS = 10_000  # self-attends that a clip goes through
+MOST_MODALITIES = 64
+MOST_RATE = 10**9
+
 
 class ConfigError(PerceivioError):
     """A configuration that no model can be built from."""
+
+
+def _is_whole(value: object, least: int = 1, most: int = MOST_CHANNELS) -> bool:
+    """Whether it is a whole number in a range; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_name(value: object) -> bool:
+    """Whether it is a text that can be shown: escape sequences would reach a terminal."""
+    return isinstance(value, str) and value.isprintable()
 
 
 @dataclass(frozen=True)
@@ -75,20 +94,44 @@ class Modality:
             object.__setattr__(self, key, tuple(getattr(self, key)))
         dims = len(self.shape)
         if not dims == len(self.patch) == len(self.output_patch) == len(self.resolution):
+            given = f"shape {self.shape}, patch {self.patch}, output_patch {self.output_patch}"
             raise ConfigError(
-                f"shape {self.shape}, patch {self.patch}, output_patch {self.output_patch} and "
-                f"resolution {self.resolution} must have the same number of dimensions"
+                f"{given[:200]} and resolution must have the same number of dimensions"
             )
         sizes = (*self.shape, *self.patch, *self.output_patch, *self.resolution, self.channels)
-        if any(not isinstance(n, int) or n < 1 for n in sizes) or (dims and self.bands < 1):
-            raise ConfigError(f"sizes of a modality must be whole numbers of at least 1: {self}")
+        if not all(_is_whole(n, most=MOST_VALUES) for n in sizes) or (dims and self.bands < 1):
+            raise ConfigError(
+                f"sizes of a modality must be whole numbers of at least 1 and at most"
+                f" {MOST_VALUES}: {str(self)[:200]}"
+            )
+        if prod(self.shape) * self.channels > MOST_VALUES or self.channels > MOST_CHANNELS:
+            raise ConfigError(
+                f"a clip of {' x '.join(map(str, (*self.shape, self.channels)))} values is too"
+                f" large: at most {MOST_VALUES}, and {MOST_CHANNELS} channels"
+            )
         for patch in (self.patch, self.output_patch):
             if any(n % p for n, p in zip(self.shape, patch, strict=True)):
                 raise ConfigError(f"patch {patch} does not divide the grid {self.shape}")
         if min(self.query, self.bands, self.embed or 1) < 0 or self.embed == 0:
             raise ConfigError("a modality's bands and query are not negative, its embed is not 0")
+        if not all(_is_whole(n, 0) for n in (self.query, self.bands, self.embed or 0)):
+            raise ConfigError(
+                f"bands, query and embed must be whole numbers of at most {MOST_CHANNELS}"
+            )
+        if not _is_whole(self.channel_axis, -dims - 1, dims):
+            raise ConfigError(f"channel_axis must be in {-dims - 1} to {dims}")
+        for key in ("mean", "std"):
+            number = getattr(self, key)
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise ConfigError(f"{key} must be a number")
+            if not isfinite(number) or abs(number) > MOST_RATE:
+                raise ConfigError(f"{key} must be finite, and at most {MOST_RATE:g}")
         if self.std <= 0:
             raise ConfigError(f"std must be positive, not {self.std}")
+        if not all(map(_is_name, (*self.names, *self.columns, self.beside, self.time))):
+            raise ConfigError("names, columns, beside and time must be texts that can be printed")
+        if self.rate is not None and not _is_whole(self.rate, 0, MOST_RATE):
+            raise ConfigError(f"rate must be a whole number of at most {MOST_RATE}")
         if self.names and (dims or len(self.names) != self.channels):
             raise ConfigError(f"{len(self.names)} class names for {self.channels} classes")
         self._check_media(dims)
@@ -211,8 +254,12 @@ class Attend:
 
     def __post_init__(self) -> None:
         sizes = (self.heads, self.qk_channels, self.v_channels, self.widening)
-        if any(n is not None and (not isinstance(n, int) or n < 1) for n in sizes):
-            raise ConfigError(f"every size must be a whole number of at least 1: {self}")
+        if not all(n is None or _is_whole(n) for n in sizes) or self.heads is None:
+            raise ConfigError(
+                f"every size must be a whole number in 1 to {MOST_CHANNELS}: {str(self)[:200]}"
+            )
+        if not isinstance(self.query_residual, bool):
+            raise ConfigError("query_residual must be true or false")
 
     def qk(self, attended: int) -> int:
         return self.qk_channels or attended
@@ -256,16 +303,32 @@ class Config:
     def __post_init__(self) -> None:
         ordered = MappingProxyType(dict(sorted(self.modalities.items())))
         object.__setattr__(self, "modalities", ordered)
-        if not ordered:
-            raise ConfigError("a model needs at least one modality")
+        if not 1 <= len(ordered) <= MOST_MODALITIES:
+            raise ConfigError(f"a model has 1 to {MOST_MODALITIES} modalities, not {len(ordered)}")
+        if not all(map(_is_name, (*ordered, self.name))):
+            raise ConfigError("names must be texts that can be printed")
         if self.activation not in ("gelu", "gelu_tanh"):
             raise ConfigError(f"activation {self.activation!r} is neither 'gelu' nor 'gelu_tanh'")
         sizes = ("latents", "latent_channels", "self_attends", "blocks", "output_channels")
         for key in sizes:
-            if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
-                raise ConfigError(f"{key} must be a whole number of at least 1")
-        if self.input_padding < 0 or self.query_padding < 0:
-            raise ConfigError("input_padding and query_padding cannot be negative")
+            if not _is_whole(getattr(self, key), most=MOST_LATENTS):
+                raise ConfigError(
+                    f"{key} must be a whole number of at least 1 and at most {MOST_LATENTS}"
+                )
+        if self.latents * self.latent_channels > MOST_LATENTS:
+            raise ConfigError(
+                f"{self.latents} x {self.latent_channels} latents are more than {MOST_LATENTS}"
+            )
+        if self.self_attends * self.blocks > MOST_LAYERS:
+            raise ConfigError(
+                f"{self.blocks} blocks of {self.self_attends} self-attends are more than"
+                f" {MOST_LAYERS}"
+            )
+        if not all(_is_whole(n, 0) for n in (self.input_padding, self.query_padding)):
+            raise ConfigError(
+                "input_padding and query_padding must be whole numbers, not negative, and at most"
+                f" {MOST_CHANNELS}"
+            )
         self._check_beside()
         attended = {
             "encode": self.input_channels,

@@ -32,6 +32,8 @@ from .writer import check_free, part_of
 METADATA = b"perceivio"  # key of our JSON in the Parquet file's metadata
 KIND, VERSION = "embeddings", 1
 ROWS = 4096  # of a group; of 320 numbers, 5 MB
+MOST_CHANNELS = 2**26  # of a vector: all latents of the largest model
+MOST_NUMBERS = 2**26  # read at once
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Facts:
             raise PerceivioError("made by another version; run `perceivio embed` again")
         try:
             facts = cls(**told)
+            texts = facts.identity, facts.model, facts.pooling
+            if not all(isinstance(text, str) and text.isprintable() for text in texts):
+                raise ValueError("texts")
+            if type(facts.channels) is not int or not 1 <= facts.channels <= MOST_CHANNELS:
+                raise ValueError("channels")
             same = facts.schema().equals(schema)
         except (TypeError, ValueError, pa.ArrowException) as error:
             raise PerceivioError("its metadata are damaged") from error
@@ -162,6 +169,7 @@ class Table:
             raise PerceivioError(f"{path}: no such file; make one with `perceivio embed`")
         with _Told(self.path, "is no table that can be read"):
             self._file = parquet.ParquetFile(self.path, page_checksum_verification=True)
+            len(self)  # an altered file may say that it is below zero
         try:
             self.facts = Facts.of(self._file.schema_arrow)
         except PerceivioError as error:
@@ -174,12 +182,14 @@ class Table:
 
     def __iter__(self) -> Iterator[Rows]:
         first = 0
+        # Equal numbers take no room in the file, and all of theirs here: fewer rows of long ones.
+        rows = max(1, min(ROWS, MOST_NUMBERS // self.facts.channels))
         with _Told(self.path, "is damaged"):
-            for batch in self._file.iter_batches(ROWS):
-                rows = Rows.of(batch, first, self.facts.channels)
-                if not np.isfinite(rows.vectors).all():
+            for batch in self._file.iter_batches(rows):
+                found = Rows.of(batch, first, self.facts.channels)
+                if not np.isfinite(found.vectors).all():
                     raise PerceivioError(f"{self.path}: holds vectors that are not finite")
-                yield rows
+                yield found
                 first += len(batch)
 
 
@@ -203,7 +213,12 @@ class Rows:
         names = "file", "start", "stop"
         files, starts, stops = (batch.column(name).to_pylist() for name in names)
         flat: Any = batch.column("embedding").flatten()
+        columns = *map(batch.column, (*names, "embedding")), flat
+        if any(column.null_count for column in columns):
+            raise pa.ArrowInvalid("rows lack values")
         vectors = flat.to_numpy(zero_copy_only=False).reshape(-1, channels)
+        if not (np.isfinite(vectors).all() and np.isfinite([starts, stops]).all()):
+            raise pa.ArrowInvalid("rows hold values that are not finite")
         return cls(first, files, starts, stops, vectors)
 
     def __len__(self) -> int:
@@ -219,6 +234,6 @@ class _Told:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (pa.ArrowException, OSError)):
+        if isinstance(error, (pa.ArrowException, OSError, ValueError)):  # also of texts
             line = (str(error).strip().splitlines() or ["damaged"])[0]
             raise PerceivioError(f"{self._path}: {self._what}: {line}") from error

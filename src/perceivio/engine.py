@@ -62,8 +62,10 @@ class Engine:
         self._look_at_weights()
         size = max(1, GROUP // (config.tokens * config.input_channels))
         groups = [] if batch else [self.module.encoder.latents.expand(0, -1, -1)]
+        # In the model's order: sums in the caller's would differ in their last bits.
+        ordered = {name: inputs[name] for name in config.modalities if name in inputs}
         for start in range(0, batch, size):
-            some = {name: values[start : start + size] for name, values in inputs.items()}
+            some = {name: values[start : start + size] for name, values in ordered.items()}
             groups.append(self._process(self._read(some)))
         return torch.cat(groups) if len(groups) != 1 else groups[0]
 

@@ -6,7 +6,11 @@ error and exits with code 2. Anything else that is raised is a defect of the pro
 
 
 class PerceivioError(Exception):
-    """Bad input, told in one clear line."""
+    """Bad input, told in one clear line: names in a foreign file can hold line breaks, and
+    sequences that command a terminal, so what cannot be printed becomes "?"."""
+
+    def __init__(self, said: object = "") -> None:
+        super().__init__("".join(c if c.isprintable() else "?" for c in str(said)))
 
 
 class MediaError(PerceivioError):

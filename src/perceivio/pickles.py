@@ -1,29 +1,34 @@
 """DeepMind's pickles, read without trusting them: arrays and mappings come out, nothing else.
 
-A pickle names the functions and classes that rebuild it, and an ordinary unpickler calls whatever
-is named. Here every name is looked up in one table of stand-ins, written below in plain Python;
-neither NumPy, JAX nor Haiku is called, and a name that is not in the table ends the reading before
-anything of it is imported or run.
+A pickle is a program: it names the functions and classes that rebuild it, and an ordinary
+unpickler calls whatever is named. So Python's unpickler is not used. The standard library takes the
+file apart into instructions without following them (pickletools), and a small machine follows the
+three dozen that arrays and mappings are made of. Every name is looked up in one table of stand-ins,
+written below in plain Python; neither NumPy, JAX nor Haiku is called, and an instruction or a name
+that is not here ends the reading before anything is imported or run.
+
+What it costs follows from the file's size: lengths are believed as far as there are bytes, places
+in the memo cost what is put there, keys are texts (Python's unpickler overflows the stack at the
+hash of tuples in tuples), and no bytes are made twice.
 """
 
 from __future__ import annotations
 
-import pickle
+import mmap
+import pickletools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
 from .errors import PerceivioError
 
+MOST_STEPS = 200_000  # instructions; the published model takes some thousands
+
 
 class PickleError(PerceivioError):
     """A pickle that is damaged, or that holds something other than arrays in mappings."""
-
-    def __init__(self, said: str) -> None:
-        """One line, whatever the names in a damaged file are."""
-        super().__init__("".join(c if c.isprintable() else "?" for c in said))
 
 
 def is_pickle(path: Path) -> bool:
@@ -43,11 +48,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     the first name that it would have had to import.
     """
     try:
-        with path.open("rb") as file:
-            tree = _Unpickler(file).load()
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            tree = _Machine(len(data)).run(cast("IO[bytes]", data))
     except (PerceivioError, OSError):
         raise
-    except Exception as error:  # whatever a damaged byte stream makes the unpickler stumble on
+    except Exception as error:  # whatever a damaged byte stream makes the machine stumble on
         problem = " ".join(str(error).split()) or type(error).__name__
         raise PickleError(f"{path} is truncated or damaged: {problem[:200]}") from error
     if isinstance(tree, dict) and "params" in tree and set(tree) <= {"params", "state"}:
@@ -68,8 +73,6 @@ def _flatten(tree: object, path: Path) -> Iterator[tuple[str, np.ndarray]]:
 def _items(tree: object, wanted: str, path: Path) -> list[tuple[str, Any]]:
     if not isinstance(tree, dict):
         raise PickleError(f"{path} holds {_kind(tree)}, not {wanted}")
-    if not all(isinstance(key, str) for key in tree):
-        raise PickleError(f"{path} has keys that are not names in {wanted}")
     return list(tree.items())
 
 
@@ -81,22 +84,154 @@ def _kind(value: object) -> str:
     return names.get(type(value), f"something else ({type(value).__name__})")
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        known = _KNOWN.get(f"{module_name}.{global_name}")
+class _Machine:
+    """Follows the instructions of a pickle of `size` bytes; what is on the stack at its end is the
+    pickled value. Items are texts, bytes, numbers, tuples, lists, dicts, stand-ins, arrays."""
+
+    def __init__(self, size: int) -> None:
+        self._bytes_left = size  # that may still be made of texts
+        self._stack: list[Any] = []
+        self._marks: list[int] = []  # places in the stack
+        self._memo: dict[int, Any] = {}
+
+    def run(self, data: IO[bytes]) -> Any:
+        """Raises PickleError for what is refused; anything else for a damaged file."""
+        argument: Any
+        for step, (instruction, argument, _) in enumerate(pickletools.genops(data)):
+            name = instruction.name
+            if step == MOST_STEPS:
+                raise PickleError("refused a pickle of more steps than arrays and mappings take")
+            if name == "STOP":
+                return self._stack.pop()
+            if name in _PUSHED:
+                self._stack.append(argument)
+            elif name in _MADE:
+                self._stack.append(_MADE[name]())
+            elif name in _SHORT_TUPLES:
+                self._stack.append(tuple(self._pop(_SHORT_TUPLES[name])))
+            elif name in ("BINPUT", "LONG_BINPUT"):
+                self._memo[argument] = self._stack[-1]
+            elif name in ("BINGET", "LONG_BINGET"):
+                self._stack.append(self._memo[argument])
+            elif name not in ("PROTO", "FRAME"):
+                follow = _FOLLOWED.get(name)
+                if follow is None:
+                    raise PickleError(
+                        f"refused a pickle with the instruction {name}: only arrays and mappings"
+                        " are read"
+                    )
+                follow(self, argument)
+        raise AssertionError("pickletools ends with STOP")
+
+    def _pop(self, count: int) -> list[Any]:
+        if len(self._stack) < count:
+            raise IndexError("its stack is empty")
+        items = self._stack[len(self._stack) - count :]
+        del self._stack[len(self._stack) - count :]
+        return items
+
+    def _pop_to_mark(self) -> list[Any]:
+        return self._pop(len(self._stack) - self._marks.pop())
+
+    def _mark(self, _: Any) -> None:
+        self._marks.append(len(self._stack))
+
+    def _memoize(self, _: Any) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    def _tuple(self, _: Any) -> None:
+        items = self._pop_to_mark()
+        self._stack.append(tuple(items))
+
+    def _set_item(self, _: Any) -> None:
+        self._set(self._pop(2))
+
+    def _set_items(self, _: Any) -> None:
+        self._set(self._pop_to_mark())
+
+    def _set(self, items: list[Any]) -> None:
+        mapping, keys, values = self._stack[-1], items[0::2], items[1::2]
+        if type(mapping) is not dict or not all(type(key) is str for key in keys):
+            raise PickleError("refused a pickle with keys that are not names")
+        mapping.update(zip(keys, values, strict=True))
+
+    def _append(self, _: Any) -> None:
+        self._extend(self._pop(1))
+
+    def _append_all(self, _: Any) -> None:
+        self._extend(self._pop_to_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        if type(self._stack[-1]) is not list:
+            raise TypeError("items for what is no list")
+        self._stack[-1].extend(items)
+
+    def _global(self, argument: Any) -> None:
+        self._find(*argument.split(" ", 1))
+
+    def _stack_global(self, _: Any) -> None:
+        self._find(*self._pop(2))
+
+    def _find(self, module: str, name: str) -> None:
+        known = _KNOWN.get(f"{module}.{name}")
         if known is None:
             raise PickleError(
-                f"refused a pickle that wants to import {module_name}.{global_name}: "
+                f"refused a pickle that wants to import {str(module)[:100]}.{str(name)[:100]}: "
                 "only arrays and mappings are read"
             )
-        return known
+        self._stack.append(known)
 
-    def persistent_load(self, pid: Any) -> Any:
-        raise PickleError("refused a pickle that refers to objects outside it")
+    def _reduce(self, _: Any) -> None:
+        call, arguments = self._pop(2)
+        if not isinstance(call, _StandIn) or type(arguments) is not tuple:
+            raise PickleError("refused a pickle that calls something else than a function")
+        made = call(*arguments)
+        if isinstance(made, bytes):
+            self._bytes_left -= len(made)
+            if self._bytes_left < 0:
+                raise PickleError("refused a pickle that makes more bytes than it has")
+        self._stack.append(made)
+
+    def _build(self, _: Any) -> None:
+        (state,) = self._pop(1)
+        if not isinstance(self._stack[-1], _Array | _Dtype):
+            raise PickleError("refused a pickle that changes what it is read with")
+        self._stack[-1].restore(state)
+
+
+_PUSHED = frozenset(
+    {
+        "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+        "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+        "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    }
+)  # fmt: skip
+_MADE: Mapping[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+}
+_SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_FOLLOWED: Mapping[str, Callable[[_Machine, Any], None]] = {
+    "MARK": _Machine._mark,
+    "MEMOIZE": _Machine._memoize,
+    "TUPLE": _Machine._tuple,
+    "SETITEM": _Machine._set_item,
+    "SETITEMS": _Machine._set_items,
+    "APPEND": _Machine._append,
+    "APPENDS": _Machine._append_all,
+    "GLOBAL": _Machine._global,
+    "STACK_GLOBAL": _Machine._stack_global,
+    "REDUCE": _Machine._reduce,
+    "BUILD": _Machine._build,
+}
 
 
 class _StandIn:
-    """What a name in a pickle stands for: callable, and closed to changes by the pickle."""
+    """What a name in a pickle stands for."""
 
     __slots__ = ("_call",)
 
@@ -105,9 +240,6 @@ class _StandIn:
 
     def __call__(self, *args: Any) -> Any:
         return self._call(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise PickleError("refused a pickle that changes what it is read with")
 
 
 class _Dtype:
@@ -126,7 +258,7 @@ class _Dtype:
             raise PickleError(f"{what} are not read, only arrays of numbers")
         self.type, self.order = kind, "<"
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def restore(self, state: tuple[Any, ...]) -> None:
         order = state[1]
         if order not in ("<", ">", "|", "="):
             raise ValueError("byte order")
@@ -144,13 +276,15 @@ class _Array:
     def __init__(self) -> None:
         self.values: np.ndarray | None = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def restore(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
         self.fill(data, dtype, shape, "F" if fortran else "C")
 
     def fill(self, data: Any, dtype: Any, shape: Any, order: str) -> _Array:
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
             raise PickleError("object arrays are not read, only arrays of numbers")
+        if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError("shape")
         values = np.frombuffer(data, dtype.numpy())
         self.values = values.reshape(shape, order="F" if order == "F" else "C")
         return self
@@ -175,14 +309,14 @@ def _jax_array(build: Any, args: tuple[Any, ...], state: tuple[Any, ...], *_: An
     array = build(*args) if isinstance(build, _StandIn) else None
     if not isinstance(array, _Array):
         raise PickleError("refused a pickle that builds something else through JAX")
-    array.__setstate__(state)
+    array.restore(state)
     return array
 
 
-def _mapping(values: Any = ()) -> dict[Any, Any]:
-    if not isinstance(values, Mapping):
+def _mapping(values: Any = None) -> dict[Any, Any]:
+    if values is not None and type(values) is not dict:
         raise PickleError("a Haiku mapping in the pickle is not built from a mapping")
-    return dict(values)
+    return values or {}  # the same one: copies of one mapping could fill the memory
 
 
 def _latin1(text: Any, encoding: Any = "latin1") -> bytes:

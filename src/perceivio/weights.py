@@ -29,6 +29,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import Parameter
 
 from . import names, pickles, published
 from .config import PRESETS, Config
@@ -43,6 +44,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
 TORCH = "pytorch_model.bin"
+MOST_JSON = 2**24  # bytes of a configuration, or of an index of files
 
 
 class WeightsError(PerceivioError):
@@ -247,7 +249,7 @@ def _read_file(path: Path) -> tuple[Config, list[Row] | None, Stored]:
         raise WeightsError(
             f"give the folder that holds {path.name} with its {CONFIG}: {path.parent}"
         )
-    if not pickles.is_pickle(path):
+    if not path.is_file() or not pickles.is_pickle(path):
         raise WeightsError(f"{path} is neither a model folder nor a DeepMind pickle")
     arrays = pickles.read_arrays(path)
     stored = Stored(
@@ -300,10 +302,21 @@ def _read_torch(path: Path) -> Stored:
         raise WeightsError(f"{path} is damaged or more than weights: {problem}") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path} holds something other than named tensors")
+    if any(type(v) not in (Tensor, Parameter) or not _is_plain(v) for v in state.values()):
+        raise WeightsError(f"{path} holds tensors that are not plain arrays of numbers")
+    if sum(v.numel() * v.element_size() for v in state.values()) > path.stat().st_size:
+        # One number can stand for a tensor of any size, and one tensor for many.
+        raise WeightsError(f"{path} declares more numbers than it has bytes for")
     return Stored({name: tuple(v.shape) for name, v in state.items()}, state.__getitem__)
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == "cpu"
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MOST_JSON:
+        raise WeightsError(f"{path} is larger than {MOST_JSON} bytes: no configuration is")
     try:
         plain = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -333,7 +346,10 @@ def _build(
         if not value.is_floating_point():
             raise WeightsError(f"{path}: {row.theirs} is of {value.dtype}, not floating point")
         # A copy of our own: what was read may be a view of the file.
-        values[row.ours] = row.to_ours(value).to(torch.float32, copy=True).contiguous()
+        value = row.to_ours(value).to(torch.float32, copy=True).contiguous()
+        if not value.isfinite().all():
+            raise WeightsError(f"{path}: {row.theirs} holds values that are not finite")
+        values[row.ours] = value
     module.load_state_dict(values, assign=True)
     return module.eval()
 

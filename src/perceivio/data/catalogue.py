@@ -141,24 +141,32 @@ class Index:
             raise DataError(
                 f"{place}: no such index; make one with `perceivio data index`"
             ) from error
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, ValueError, OSError) as error:
             raise DataError(f"{place}: not an index: no Parquet file") from error
         told = (table.schema.metadata or {}).get(METADATA)
         if told is None:
             raise DataError(f"{place}: not an index: made by another program")
-        facts = json.loads(told)
-        if facts["version"] not in READ:
-            raise DataError(f"{place}: made by another version; run `perceivio data index` again")
-        if root is not None:
-            home = Place.of(root)
-        elif facts["root_is_relative"]:
-            home = place.parent / facts["root"]
-        else:
-            home = Place.of(facts["root"])
-        if facts["version"] == 1:
-            none = pa.nulls(len(table), COLUMNS.field("beside").type)
-            table = table.append_column("beside", none)
-        return cls(home, tuple(facts["classes"]), table.select(COLUMNS.names).cast(COLUMNS))
+        try:
+            facts = json.loads(told)
+            if facts["version"] not in READ:
+                raise DataError(
+                    f"{place}: made by another version; run `perceivio data index` again"
+                )
+            if root is not None:
+                home = Place.of(root)
+            elif facts["root_is_relative"]:
+                home = place.parent / facts["root"]
+            else:
+                home = Place.of(facts["root"])
+            if facts["version"] == 1:
+                none = pa.nulls(len(table), COLUMNS.field("beside").type)
+                table = table.append_column("beside", none)
+            classes = tuple(facts["classes"])
+            table = table.select(COLUMNS.names).cast(COLUMNS)
+            table.validate(full=True)  # texts too, which are else looked at one by one
+            return cls(home, classes, table)
+        except (KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
+            raise DataError(f"{place}: not an index: damaged, or altered") from error
 
     def write(self, place: Place) -> None:
         """Write it, whole or not at all.
@@ -203,10 +211,12 @@ class Index:
     def _bytes(self, shard: str | None, what: Clip | Beside) -> bytes:
         try:
             if shard is None:
-                return (self.root / what.path).read()
-            data = (self.root / shard).read(what.offset or 0, what.size)
+                return self._place(what.path).read()
+            data = self._place(shard).read(what.offset or 0, what.size)
         except OSError as error:
             raise MediaError(f"{what.path}: cannot be read: {ffmpeg.reason(error)}") from error
+        except (MemoryError, OverflowError, ValueError) as error:
+            raise MediaError(f"{what.path}: is at no place in {shard}") from error
         if len(data) != what.size:
             raise MediaError(f"{what.path}: {shard} ends before it does")
         return data
@@ -215,7 +225,13 @@ class Index:
         """The clip as an open PyAV container. Raises MediaError where it cannot be read."""
         if clip.shard is not None:
             return ffmpeg.open_stream(io.BytesIO(self.bytes_of(clip)), clip.path)
-        return open_file(self.root / clip.path)
+        return open_file(self._place(clip.path))
+
+    def _place(self, path: str) -> Place:
+        """A file of the data set. Raises MediaError for one that would be elsewhere."""
+        if path.startswith("/") or ".." in path.split("/"):
+            raise MediaError(f"{path}: leads out of the data set, and is not read")
+        return self.root / path
 
     def beside(self, clip: Clip, modality: Modality) -> File | None:
         """The file beside the clip that the modality is read from, if there is one."""
@@ -229,7 +245,7 @@ class Index:
 
         if clip.shard is not None:
             return File(wanted, lambda: ffmpeg.open_stream(io.BytesIO(content()), wanted), content)
-        return File(wanted, lambda: open_file(self.root / wanted), content)
+        return File(wanted, lambda: open_file(self._place(wanted)), content)
 
 
 def path_beside(path: str, modality: Modality) -> str:

@@ -6,10 +6,11 @@ whole, whenever the process or the machine stops.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,16 @@ from ..errors import PerceivioError
 from .settings import Keep
 
 VERSION = 1
+PARTS: Mapping[str, type] = {  # of a state, see loop.py
+    "step": int,
+    "scores": dict,
+    "settings": dict,
+    "data": str,
+    "config": dict,
+    "module": dict,
+    "average": dict,
+    "optimiser": dict,
+}
 
 
 class CheckpointError(PerceivioError):
@@ -92,12 +103,16 @@ class Checkpoints:
     def read(self, step: int) -> dict[str, Any]:
         path = self.path(step)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = dict(torch.load(path, map_location="cpu", weights_only=True))
             version = state["version"]
+            size = path.stat().st_size
         except Exception as error:  # torch raises many kinds for a damaged file
             raise CheckpointError(f"{path} is damaged: {reason(error)}") from error
         if version != VERSION:
             raise CheckpointError(f"{path} is of version {version}, this perceivio reads {VERSION}")
+        if sum(value.numel() * value.element_size() for value in _tensors(state)) > size:
+            # One number can stand for a tensor of any size.
+            raise CheckpointError(f"{path} declares more numbers than it has bytes for")
         return state
 
     def clean(self) -> None:
@@ -113,6 +128,36 @@ class Checkpoints:
         )
         for step in set(steps) - kept:
             self.path(step).unlink(missing_ok=True)
+
+
+def _tensors(state: Any) -> Iterator[torch.Tensor]:
+    """All in a state of dicts and lists, each place once: they may hold themselves."""
+    left, seen = [state], set()
+    while left:
+        value = left.pop()
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            left.extend(value.values() if isinstance(value, dict) else value)
+
+
+def check_parts(state: Mapping[str, Any], step: int, path: Path) -> None:
+    """Raises CheckpointError for a state that is not one of a run at this step."""
+    wrong = [name for name, kind in PARTS.items() if not isinstance(state.get(name), kind)]
+    if wrong or isinstance(state["step"], bool) or state["step"] != step:
+        raise CheckpointError(f"{path} is no state of a run: see its {(wrong or ['step'])[0]}")
+
+
+@contextlib.contextmanager
+def told_of_state(path: Path) -> Iterator[None]:
+    """What a state that was altered breaks, as a CheckpointError that names it."""
+    try:
+        yield
+    except PerceivioError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no state of a run: {reason(error)}") from error
 
 
 def best(steps: Iterable[int], scores: dict[int, float], count: int) -> list[int]:

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from .. import ffmpeg, weights
 from ..model import MultimodalAutoencoder
-from .checkpoints import Checkpoints
+from .checkpoints import Checkpoints, check_parts
 from .errors import RunError
 from .settings import Keep, Settings, differences
 
@@ -80,7 +80,8 @@ class RunFolder:
             logging.getLogger(__name__).warning("%s; going on from the one before", note)
         if state is None:
             return None
-        where = self.checkpoints.path(state["step"])
+        where = self.checkpoints.path(self.checkpoints.steps()[-1 - len(notes)])
+        check_parts(state, int(where.stem), where)
         changes = differences(state["settings"], settings.to_dict())
         fixed = [change for change in changes if change.startswith(FIXED)]
         if fixed:

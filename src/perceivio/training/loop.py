@@ -16,9 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..autoencoder import Autoencoder
-from ..config import Config
 from ..console import aside
-from ..model import MultimodalAutoencoder
 from . import signals, validate
 from .averages import Average
 from .batches import (
@@ -32,7 +30,7 @@ from .batches import (
     read,
     workers_of,
 )
-from .checkpoints import best
+from .checkpoints import best, told_of_state
 from .errors import RunError, told_once
 from .folder import RunFolder
 from .losses import Learner
@@ -41,7 +39,7 @@ from .processes import Processes, begun, check_device, computed_otherwise
 from .record import Record, tell_start
 from .settings import Settings
 from .split import Split
-from .start import Declared, Start, objectives_of
+from .start import Declared, Start, objectives_of, resumed
 from .tally import Tally
 
 NAMED = 3  # clips that a message names
@@ -127,8 +125,9 @@ class Run:
             lambda: Share.of(run.batch, run.at_once, processes.rank, processes.count)
         )
         if state:
-            begin = Start(MultimodalAutoencoder(Config.from_dict(state["config"])))
-            begin.module.load_state_dict(state["module"])
+            where = folder.checkpoints.path(state["step"])
+            with told_of_state(where):
+                begin = resumed(state, str(where))
         else:
             begin = processes.each(lambda: declared.begin(split.train.classes))
         self.module, self.config = begin.module, begin.module.config
@@ -153,8 +152,9 @@ class Run:
         self.last_scores: validate.Scores | None = None
         if state:
             self.step, self.scores = state["step"], state["scores"]
-            take_moments(self.optimiser, state["optimiser"])
-            self.average.load(state["average"])
+            with told_of_state(folder.checkpoints.path(self.step)):
+                take_moments(self.optimiser, state["optimiser"])
+                self.average.load(state["average"])
         self.record = processes.first(lambda: self._begin_record(begin, state))
 
     def go(self) -> Result:

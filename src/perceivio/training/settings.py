@@ -21,6 +21,8 @@ from ..errors import PerceivioError
 
 T = TypeVar("T")
 
+MOST_TEXT = 2**20  # bytes of a configuration
+
 _SHIPPED = resources.files("perceivio").joinpath("training", "configurations")
 
 
@@ -381,6 +383,8 @@ def _read_toml(configuration: str | Path) -> dict[str, Any]:
     try:
         if isinstance(configuration, str) and configuration in shipped():
             text = _SHIPPED.joinpath(f"{configuration}.toml").read_text("utf-8")
+        elif path.stat().st_size > MOST_TEXT:
+            raise SettingsError(f"{configuration}: is larger than {MOST_TEXT} bytes")
         else:
             text = path.read_text("utf-8")
         return tomllib.loads(text)
@@ -392,7 +396,7 @@ def _read_toml(configuration: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "no text"
         raise SettingsError(f"{configuration}: cannot be read: {reason}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{configuration}: not TOML: {error}") from error
 
 
@@ -404,7 +408,7 @@ def _read_change(change: str) -> dict[str, Any]:
     value: Any
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     for key in reversed(name.split(".")):
         value = {key: value}

@@ -16,6 +16,7 @@ import torch
 from .. import weights
 from ..config import Config, Modality, preset
 from ..model import MultimodalAutoencoder
+from ..names import check_parameters
 from .settings import Objective, Settings, SettingsError, checked, merged
 
 NEW = "is a new modality"
@@ -47,6 +48,20 @@ class Start:
     module: MultimodalAutoencoder
     kept: int = 0
     anew: tuple[Anew, ...] = ()
+
+
+def resumed(state: Mapping[str, Any], where: str) -> Start:
+    """The model of a checkpoint. Raises PerceivioError where its parameters are not those of its
+    configuration: they are compared before any memory is taken for them."""
+    config = Config.from_dict(state["config"])
+    with torch.device("meta"):
+        declared = MultimodalAutoencoder(config).named_parameters()
+        wanted = {name: tuple(parameter.shape) for name, parameter in declared}
+    found = {name: tuple(values.shape) for name, values in state["module"].items()}
+    check_parameters(wanted, found, where)
+    module = MultimodalAutoencoder(config)
+    module.load_state_dict(state["module"])
+    return Start(module)
 
 
 @dataclass(frozen=True)
