@@ -1,0 +1,283 @@
+"""The page in Gradio, and the functions of its API (docs/serve.md)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import secrets
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar
+from urllib.parse import quote
+
+import gradio as gr
+from gradio import FileData
+
+from .. import __version__
+from ..errors import PerceivioError
+from ..pipeline import Progress
+from . import drawing
+from .answers import Answers
+from .gate import FILE
+from .limits import SHORTEST, TALLEST
+
+EXAMPLES = {
+    "A spoken digit": Path(__file__).parent / "examples" / "digit.mp4",
+    "A cartoon": Path(__file__).parent / "examples" / "cartoon.mp4",
+}
+FONTS = ("system-ui", "sans-serif")  # no font is fetched, from here or elsewhere
+MONO = ("ui-monospace", "monospace")
+WORK, QUICK = "work", "quick"  # who waits for whom: jobs for jobs, single frames for frames
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = logging.getLogger("perceivio.page")
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Default(font=FONTS, font_mono=MONO)
+
+
+def plainly(function: Callable[P, R]) -> Callable[P, R]:
+    """Whatever goes wrong is told in one line: what the visitor can mend, or that we cannot."""
+
+    @functools.wraps(function)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except PerceivioError as error:
+            line = escape(" ".join(str(error).split()))
+        except Exception:
+            number = secrets.token_hex(3)
+            log.exception("failure %s", number)
+            line = f"something failed here, not by your doing; the server's log has it as {number}"
+        raise gr.Error(line, duration=None, title="Not done", print_exception=False)
+
+    return told
+
+
+class Upload(gr.File):
+    """A file to be uploaded. Gradio's own leaves an empty temporary file behind each use."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> str | None:
+        return None if payload is None else payload.path
+
+
+def link(path: Path) -> str:
+    """The address of a file of the workspace, relative to the page."""
+    return f"{FILE.lstrip('/')}{quote(str(path))}"
+
+
+def file_value(path: Path) -> FileData:
+    """A file of the workspace as a value of the API."""
+    return FileData(path=str(path), orig_name=path.name)
+
+
+def build(answers: Answers) -> gr.Blocks:
+    limits, names = answers.limits, list(answers.models)
+    with gr.Blocks(title="perceivio", analytics_enabled=False) as page:
+        result = gr.State(None)  # what was made: names of files in the workspace, no data
+        gr.HTML(
+            '<header class="pv-head"><h1>perceivio</h1><p>Give it a video. A Perceiver IO squeezes'
+            " picture, sound and class into a few hundred latents, and reads back whatever is asked"
+            " for. Everything happens on this server.</p></header>"
+        )
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                upload = Upload(
+                    label="Video, sound, picture, or .latents", height=150, elem_id="upload"
+                )
+                model = gr.Dropdown(names, value=names[0], label="Model", elem_id="model")
+                run = gr.Button("Reconstruct", variant="primary", elem_id="run")
+                with gr.Row():
+                    examples = [gr.Button(name, size="sm", min_width=120) for name in EXAMPLES]
+                gr.HTML(
+                    f'<div class="pv-small"><p>Up to {limits.megabytes:g} MB, {limits.seconds:g} s,'
+                    f" {limits.megapixels:g} million pixels. What you upload is deleted as soon as"
+                    " it has been worked on, results when you leave or after"
+                    f" {limits.keep / 60:g} minutes.</p></div>"
+                )
+                figures = gr.HTML(elem_id="figures")
+            with gr.Column(scale=3, min_width=320):
+                player = gr.HTML(drawing.EMPTY, elem_id="player", min_height=260)
+                links = gr.HTML(elem_id="downloads")
+                classes = gr.HTML(elem_id="classes")
+        with gr.Column(visible=False, elem_id="asking") as asking:
+            gr.HTML(
+                '<section class="pv-card"><h2>Ask the latents</h2><p class="pv-small">They are kept:'
+                " any moment, also between two frames, at any size, and nothing is encoded"
+                " again.</p></section>"
+            )
+            with gr.Row():
+                with gr.Column(scale=2, min_width=300):
+                    at = gr.Slider(0, 1, 0, step=0.01, label="Second", elem_id="at")
+                    height = gr.Slider(
+                        SHORTEST, TALLEST, 448, step=16, label="Height in pixels", elem_id="height"
+                    )
+                    look = gr.Button("Where do latents write?", elem_id="look")
+                with gr.Column(scale=3, min_width=320):
+                    frame = gr.HTML(elem_id="frame")
+        maps = gr.HTML(elem_id="maps")
+
+        def show(upload: str, model: str, owner: str, progress: Progress) -> list[Any]:
+            made = answers.reconstruct(upload, model, owner, progress)
+            seen, report = made.side_by_side or made.reconstruction, made.report
+            caption = f"{report.info.path.name}: "
+            if made.side_by_side:
+                caption += "left the original, right what the model made of it"
+                caption += ", which is also the sound." if report.info.audio else "."
+            else:
+                caption += "what the model made of it."
+            kept = {"token": made.token, "latents": made.latents.name, "model": made.model}
+            has_picture = report.info.kind == "video"
+            last = max(made.start, made.stop - 0.01)
+            return [
+                kept,
+                None,
+                drawing.media(seen, link, caption),
+                drawing.downloads(made.files, link),
+                drawing.figures(report, made.side_by_side is not None or report.audio.count > 0),
+                drawing.classes(report),
+                gr.update(visible=report.info.kind != "sound"),
+                gr.update(
+                    minimum=made.start, maximum=last, value=made.start, visible=has_picture
+                ),
+                drawing.picture(
+                    answers.frame(made.token, kept["latents"], made.model, made.start, 448),
+                    link, "pv-frame", f"{made.start:.2f} s",
+                ) if report.info.kind != "sound" else "",
+                "",
+            ]  # fmt: skip
+
+        made = [result, upload, player, links, figures, classes, asking, at, frame, maps]
+
+        @plainly
+        def on_run(
+            upload: str | None, model: str, request: gr.Request, bar: gr.Progress = gr.Progress()
+        ) -> list[Any]:
+            if upload is None:
+                raise PerceivioError("drop a file first, or take one of the examples")
+            return show(upload, model, request.session_hash or "", _told(bar))
+
+        def on_example(name: str) -> Callable[..., list[Any]]:
+            @plainly
+            def run_example(
+                model: str, request: gr.Request, bar: gr.Progress = gr.Progress()
+            ) -> list[Any]:
+                place = answers.workspace.new_upload() / EXAMPLES[name].name
+                place.write_bytes(EXAMPLES[name].read_bytes())
+                return show(str(place), model, request.session_hash or "", _told(bar))
+
+            return run_example
+
+        @plainly
+        def on_frame(kept: dict[str, str] | None, at: float, height: int) -> str:
+            if kept is None:
+                return ""
+            drawn = answers.frame(kept["token"], kept["latents"], kept["model"], at, height)
+            return drawing.picture(drawn, link, "pv-frame", f"{at:.2f} s, {height} pixels high")
+
+        @plainly
+        def on_look(kept: dict[str, str] | None, at: float) -> str:
+            if kept is None:
+                return ""
+            drawn = answers.attention(kept["token"], kept["latents"], kept["model"], at)
+            told = (
+                "A row a latent, the two strongest of picture, sound and class: how much weight the"
+                f" outputs give it, in the window at {at:.2f} s."
+            )
+            return drawing.picture(drawn, link, "pv-maps", told)
+
+        quiet: Any = {"api_visibility": "private", "show_progress": "full"}
+        heavy = {**quiet, "concurrency_id": WORK, "show_progress_on": player}
+        run.click(on_run, [upload, model], made, **heavy)
+        for button in examples:
+            button.click(on_example(button.value), [model], made, **heavy)
+        quick = {**quiet, "concurrency_id": QUICK, "show_progress": "minimal"}
+        for slider in (at, height):
+            slider.change(
+                on_frame, [result, at, height], frame, trigger_mode="always_last", **quick
+            )
+        look.click(on_look, [result, at], maps, **quick)
+
+        @page.unload
+        def on_leave(request: gr.Request) -> None:
+            answers.workspace.leave(request.session_hash or "")
+
+        _api(answers)
+    page.queue(max_size=limits.waiting, api_open=False, default_concurrency_limit=1)
+    return page
+
+
+def _told(bar: gr.Progress) -> Progress:
+    def told(done: float, total: float) -> None:
+        share = min(done / total, 1.0) if total else None
+        bar(share, desc=f"{done:.1f} of {total:.1f} s" if total else f"{done:.1f} s")
+
+    return told
+
+
+def _api(answers: Answers) -> None:
+    """The functions that programs call; an upload is `file`, and is deleted afterwards."""
+    first = next(iter(answers.models))
+
+    @plainly
+    def reconstruct(file: FileData, model: str = first) -> dict[str, Any]:
+        made = answers.reconstruct(_path(file), model)
+        files = {what: file_value(path).model_dump() for what, path in made.files.items()}
+        return {**answers.told(made.report, made.report.info.path.name), **files}
+
+    @plainly
+    def classify(file: FileData, model: str = first, top: int = 5) -> dict[str, Any]:
+        return answers.classify(_path(file), model, top)
+
+    @plainly
+    def encode(
+        file: FileData,
+        model: str = first,
+        precision: Literal["float32", "float16", "int8", "int4"] = "float16",
+    ) -> FileData:
+        return file_value(answers.encode(_path(file), model, precision))
+
+    @plainly
+    def frame(latents: FileData, at: float, height: int = 448) -> FileData:
+        return file_value(answers.frame_of(_path(latents), at, height))
+
+    @plainly
+    def attention(
+        file: FileData, at: float = 0.0, model: str = first, top: int = 2
+    ) -> list[FileData]:
+        return [file_value(path) for path in answers.attention_of(_path(file), model, at, top)]
+
+    @plainly
+    def about() -> dict[str, Any]:
+        limits = answers.limits
+        taken = {name: getattr(limits, name) for name in ("megabytes", "megapixels", "seconds")}
+        return {"version": __version__, "models": list(answers.models), "limits": taken}
+
+    described = {
+        reconstruct: "A media file, or a file of latents: its reconstruction, both side by side,"
+        " its latents, and figures.",
+        classify: "The most probable classes of a media file, or of a file of latents.",
+        encode: "The latents of a media file, as a file.",
+        attention: "Pictures of where latents read and write, in the window at a second.",
+    }
+    for function, text in described.items():
+        gr.api(
+            function, api_name=function.__name__, api_description=text, concurrency_id=WORK
+        )
+    text = "One frame, as PNG, that a file of latents has at a second."
+    gr.api(frame, api_name="frame", api_description=text, concurrency_id=QUICK)
+    gr.api(about, api_name="about", api_description="Models and limits.", concurrency_id=QUICK)
+
+
+def _path(file: Any) -> str:
+    """The path in an upload's value, which the workspace believes only if it is one."""
+    path = file.get("path") if isinstance(file, dict) else getattr(file, "path", None)
+    if not isinstance(path, str):
+        raise PerceivioError("give an upload: its path in {'path': ..., 'meta': {...}}")
+    return path
