@@ -31,36 +31,39 @@ CSS = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
 .pv-head h1 { font-size: 1.6rem; font-weight: 700; margin: 0 0 .25rem; }
 .pv-head p { margin: 0; max-width: 60rem; }
-.pv-small { color: var(--body-text-color-subdued); font-size: .85rem; line-height: 1.45; }
-.pv-small p { margin: 0 0 .35rem; }
-.pv-empty { display: grid; place-items: center; min-height: 16rem; padding: 1rem;
-  text-align: center; border: 1px dashed var(--border-color-primary); border-radius: 8px;
-  color: var(--body-text-color-subdued); }
+.pv-small, .pv-small p { color: var(--body-text-color) !important; opacity: .8;
+  font-size: .85rem !important; line-height: 1.45; margin: .5rem 0 0; }
+.pv-small .pv-small { opacity: 1; }
+.pv-empty { display: grid; place-items: center; min-height: 18rem; padding: 1rem;
+  text-align: center; border: 1px dashed var(--border-color-primary); border-radius: 8px; }
 .pv-media video, .pv-media img { display: block; width: 100%; height: auto; max-height: 70vh;
-  object-fit: contain; background: #000; border-radius: 8px; }
-.pv-media img { image-rendering: auto; }
+  object-fit: contain; background: #000; border-radius: 8px; margin: 0; }
 .pv-media audio { display: block; width: 100%; margin: 1rem 0; }
-.pv-links { display: flex; flex-wrap: wrap; gap: .5rem; margin-top: .75rem; }
-.pv-links a { padding: .4rem .8rem; border: 1px solid var(--border-color-primary);
-  border-radius: 6px; text-decoration: none; color: var(--body-text-color);
+.pv-links { display: flex; flex-wrap: wrap; gap: .5rem; }
+.pv-links a { padding: .35rem .75rem; border: 1px solid var(--border-color-primary);
+  border-radius: 6px; text-decoration: none !important; color: var(--body-text-color) !important;
   background: var(--button-secondary-background-fill); }
 .pv-links a:hover, .pv-links a:focus-visible { border-color: var(--color-accent); }
-.pv-card h2 { font-size: 1.05rem; font-weight: 600; margin: 0 0 .5rem; }
-.pv-card table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.pv-card th, .pv-card td { text-align: left; padding: .3rem .5rem .3rem 0; font-weight: 400;
-  border-bottom: 1px solid var(--border-color-primary); vertical-align: baseline; }
-.pv-card td.n { font-weight: 600; white-space: nowrap; }
-.pv-card .pv-small { margin: .5rem 0 0; }
-.pv-classes { display: grid; grid-template-columns: minmax(4rem, max-content) 1fr 3.6rem;
+.pv-card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .9rem 1rem; }
+.pv-card h2, .pv-ask h2 { font-size: 1.05rem; font-weight: 600; margin: 0 0 .5rem; }
+.pv-card table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums;
+  border: 0; margin: 0; }
+.pv-card tr { border: 0; background: none !important; }
+.pv-card th, .pv-card td { text-align: left; padding: .3rem .75rem .3rem 0 !important;
+  font-weight: 400; border: 0 !important; vertical-align: baseline;
+  border-bottom: 1px solid var(--border-color-primary) !important; }
+.pv-card th, .pv-card td.n { white-space: nowrap; }
+.pv-card td.n { font-weight: 600; }
+.pv-classes { display: grid; grid-template-columns: fit-content(40%) 1fr 3.6rem;
   gap: .35rem .75rem; align-items: end; }
-.pv-classes .name { overflow-wrap: anywhere; line-height: 1.2; align-self: center; max-width: 12rem; }
+.pv-classes .name { overflow-wrap: anywhere; line-height: 1.2; align-self: center; }
 .pv-classes .mean { text-align: right; font-variant-numeric: tabular-nums; align-self: center; }
 .pv-bars { display: flex; align-items: flex-end; height: 2.2rem; gap: 1px; min-width: 0;
   border-bottom: 1px solid var(--body-text-color-subdued); }
-.pv-bars i { flex: 1 1 0; min-width: 0; background: var(--color-accent); min-height: 1px; }
+.pv-bars i { flex: 1 1 0; min-width: 0; background: var(--color-accent); }
 .pv-clock { display: flex; justify-content: space-between; }
-.pv-frame img { display: block; max-width: 100%; height: auto; border-radius: 8px; }
-footer { flex-wrap: wrap; }
+.pv-frame img { display: block; max-width: 100%; height: auto; border-radius: 8px; margin: 0; }
+footer .divider { display: none; }
 """
 
 
@@ -78,7 +81,7 @@ def media(shown: Path, link: Link, caption: str) -> str:
 def downloads(files: Mapping[str, Path], link: Link) -> str:
     links = "".join(
         f'<a download="{escape(path.name)}" href="{escape(link(path))}">'
-        f"&#8681; {DOWNLOADS[what]} <span class='pv-small'>{path.suffix} {_size(path)}</span></a>"
+        f'&#8681; {DOWNLOADS[what]} <span class="pv-small">{path.suffix} {_size(path)}</span></a>'
         for what, path in files.items()
     )
     return f'<nav class="pv-links" aria-label="Downloads">{links}</nav>'
@@ -92,13 +95,13 @@ def figures(report: Report, has_original: bool) -> str:
     rows = []
     video, audio = report.video, report.audio
     if video.count:
-        rows.append(("Picture, PSNR", video.psnr, video.trivial_psnr, "the mean colour"))
+        rows.append(("Picture, PSNR", video.psnr, video.trivial_psnr, "mean colour"))
     if audio.count and report.info.audio:
         rows.append(("Sound, PSNR", audio.psnr, audio.trivial_psnr, "silence"))
         rows.append(("Sound, SNR", audio.snr, 0.0, "silence"))
     lines = "".join(
         f'<tr><th scope="row">{what}</th><td class="n">{_decibels(value)}</td>'
-        f"<td>{guess} alone: {_decibels(trivial)}</td></tr>"
+        f"<td>{guess}: {_decibels(trivial)}</td></tr>"
         for what, value, trivial, guess in rows
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)

@@ -32,9 +32,9 @@ LET_IN = {
     "GET": re.compile(
         r"/(config|theme\.css|favicon\.ico|robots\.txt|((assets|static|svelte)/.*))?"
         rf"|{API}/(info|openapi\.json|startup-events|theme\.css|upload_progress"
-        r"|queue/data|heartbeat/\w+|call/\w+/\w+)"
+        r"|queue/data|heartbeat/\w+|call/(v2/)?\w+/\w+)"
     ),
-    "POST": re.compile(rf"{API}/(queue/join|cancel|reset|call/\w+)"),
+    "POST": re.compile(rf"{API}/(queue/join|cancel|reset|call/(v2/)?\w+)"),
 }
 LET_IN["HEAD"] = LET_IN["GET"]
 UPLOAD, FILE = f"{API}/upload", f"{API}/file="

@@ -67,6 +67,12 @@ class Upload(gr.File):
         return None if payload is None else payload.path
 
 
+def _html(value: str = "", **more: Any) -> gr.Markdown:
+    """HTML of our own making. Gradio's component of that name runs strings as code in the browser,
+    which our policy forbids; this one shows what it is given."""
+    return gr.Markdown(value, sanitize_html=False, latex_delimiters=[], container=False, **more)
+
+
 def link(path: Path) -> str:
     """The address of a file of the workspace, relative to the page."""
     return f"{FILE.lstrip('/')}{quote(str(path))}"
@@ -81,7 +87,7 @@ def build(answers: Answers) -> gr.Blocks:
     limits, names = answers.limits, list(answers.models)
     with gr.Blocks(title="perceivio", analytics_enabled=False) as page:
         result = gr.State(None)  # what was made: names of files in the workspace, no data
-        gr.HTML(
+        _html(
             '<header class="pv-head"><h1>perceivio</h1><p>Give it a video. A Perceiver IO squeezes'
             " picture, sound and class into a few hundred latents, and reads back whatever is asked"
             " for. Everything happens on this server.</p></header>"
@@ -89,26 +95,30 @@ def build(answers: Answers) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 upload = Upload(
-                    label="Video, sound, picture, or .latents", height=150, elem_id="upload"
+                    label="Video, sound, picture, or .latents", height=180, elem_id="upload"
                 )
                 model = gr.Dropdown(names, value=names[0], label="Model", elem_id="model")
                 run = gr.Button("Reconstruct", variant="primary", elem_id="run")
+                _html('<p class="pv-small">or take an example:</p>')
                 with gr.Row():
                     examples = [gr.Button(name, size="sm", min_width=120) for name in EXAMPLES]
-                gr.HTML(
+                _html(
                     f'<div class="pv-small"><p>Up to {limits.megabytes:g} MB, {limits.seconds:g} s,'
                     f" {limits.megapixels:g} million pixels. What you upload is deleted as soon as"
                     " it has been worked on, results when you leave or after"
                     f" {limits.keep / 60:g} minutes.</p></div>"
                 )
-                figures = gr.HTML(elem_id="figures")
             with gr.Column(scale=3, min_width=320):
-                player = gr.HTML(drawing.EMPTY, elem_id="player", min_height=260)
-                links = gr.HTML(elem_id="downloads")
-                classes = gr.HTML(elem_id="classes")
+                player = _html(drawing.EMPTY, elem_id="player")
+                links = _html(elem_id="downloads")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                figures = _html(elem_id="figures")
+            with gr.Column(scale=3, min_width=320):
+                classes = _html(elem_id="classes")
         with gr.Column(visible=False, elem_id="asking") as asking:
-            gr.HTML(
-                '<section class="pv-card"><h2>Ask the latents</h2><p class="pv-small">They are kept:'
+            _html(
+                '<section class="pv-ask"><h2>Ask the latents</h2><p class="pv-small">They are kept:'
                 " any moment, also between two frames, at any size, and nothing is encoded"
                 " again.</p></section>"
             )
@@ -120,8 +130,8 @@ def build(answers: Answers) -> gr.Blocks:
                     )
                     look = gr.Button("Where do latents write?", elem_id="look")
                 with gr.Column(scale=3, min_width=320):
-                    frame = gr.HTML(elem_id="frame")
-        maps = gr.HTML(elem_id="maps")
+                    frame = _html(elem_id="frame")
+        maps = _html(elem_id="maps")
 
         def show(upload: str, model: str, owner: str, progress: Progress) -> list[Any]:
             made = answers.reconstruct(upload, model, owner, progress)
@@ -134,7 +144,7 @@ def build(answers: Answers) -> gr.Blocks:
                 caption += "what the model made of it."
             kept = {"token": made.token, "latents": made.latents.name, "model": made.model}
             has_picture = report.info.kind == "video"
-            last = max(made.start, made.stop - 0.01)
+            last = round(max(made.start, made.stop - 0.01), 2)
             return [
                 kept,
                 None,
@@ -144,7 +154,7 @@ def build(answers: Answers) -> gr.Blocks:
                 drawing.classes(report),
                 gr.update(visible=report.info.kind != "sound"),
                 gr.update(
-                    minimum=made.start, maximum=last, value=made.start, visible=has_picture
+                    minimum=round(made.start, 2), maximum=last, value=made.start, visible=has_picture
                 ),
                 drawing.picture(
                     answers.frame(made.token, kept["latents"], made.model, made.start, 448),
@@ -194,7 +204,9 @@ def build(answers: Answers) -> gr.Blocks:
 
         quiet: Any = {"api_visibility": "private", "show_progress": "full"}
         heavy = {**quiet, "concurrency_id": WORK, "show_progress_on": player}
-        run.click(on_run, [upload, model], made, **heavy)
+        done = run.click(on_run, [upload, model], made, **heavy)
+        # What could not be done is deleted here too; the page says so by its empty field.
+        done.failure(lambda: None, None, upload, api_visibility="private", queue=False)
         for button in examples:
             button.click(on_example(button.value), [model], made, **heavy)
         quick = {**quiet, "concurrency_id": QUICK, "show_progress": "minimal"}

@@ -287,3 +287,20 @@ def _path(file: Any) -> str:
     if not isinstance(path, str):
         raise PerceivioError("give an upload: its path in {'path': ..., 'meta': {...}}")
     return path
+class _Html(gr.Markdown):
+    """HTML of our own making. Gradio's component of that name runs strings as code in the browser,
+    which our policy forbids; this one shows what it is given."""
+
+    is_template = True
+
+    def __init__(self, value: str = "", **more: Any) -> None:
+        super().__init__(
+            value, sanitize_html=False, latex_delimiters=[], container=False, **more
+        )
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+    

@@ -78,7 +78,7 @@ def _run(
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     mount_gradio_app(
         app, page, "/", allowed_paths=[], show_error=False, max_file_size=limits.bytes,
-        footer_links=["api", "settings"], run_history=False, ssr_mode=False, mcp_server=False,
+        footer_links=["api"], run_history=False, ssr_mode=False, mcp_server=False,
         pwa=False, enable_monitoring=False, theme=theme(), css=CSS,
     )  # fmt: skip
     # Mounted pages do not count as launched, and then Gradio would not check the paths it is given.
