@@ -43,7 +43,8 @@ class Server:
         self.errors = (temporary.parent / "errors.txt").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
-            stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment, cwd=temporary.parent,
+            stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
+            cwd=temporary.parent,
         )  # fmt: skip
         self.said: list[str] = []
         self.url = self._address()
@@ -90,24 +91,25 @@ class Server:
 
     def upload(self, path: Path, name: str | None = None) -> dict[str, Any]:
         with path.open("rb") as file:
-            answer = self.client.post("/gradio_api/upload", files={"files": (name or path.name, file)})
+            part = {"files": (name or path.name, file)}
+            answer = self.client.post("/gradio_api/upload", files=part)
         assert answer.status_code == 200, answer.text
         return value_of(answer.json()[0])
 
-    def call(self, function: str, *data: Any) -> tuple[str, Any]:
-        """("complete", outputs) or ("error", what was said)."""
-        asked = self.client.post(f"/gradio_api/call/{function}", json={"data": list(data)})
+    def call(self, function: str, **named: Any) -> tuple[str, Any]:
+        """("complete", outputs), ("error", {"error": why}) or ("refused", why)."""
+        asked = self.client.post(f"/gradio_api/call/v2/{function}", json=named)
         if asked.status_code != 200:
             return "refused", asked.json()["detail"]
         event = asked.json()["event_id"]
-        answer = self.client.get(f"/gradio_api/call/{function}/{event}", timeout=120).text
+        answer = self.client.get(f"/gradio_api/call/v2/{function}/{event}", timeout=120).text
         events = re.findall(r"event: (\w+)\ndata: (.*)", answer)
         name, data_line = next(pair for pair in events if pair[0] in ("complete", "error"))
         return name, json.loads(data_line)
 
-    def ask(self, function: str, *data: Any) -> Any:
+    def ask(self, function: str, **named: Any) -> Any:
         """The only output of a function that does not fail."""
-        name, outputs = self.call(function, *data)
+        name, outputs = self.call(function, **named)
         assert name == "complete", outputs
         return outputs[0]
 

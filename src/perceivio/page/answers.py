@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import keep, pipeline
+from .. import keep
 from ..asking import Ask, ask, timeline_of
 from ..autoencoder import Autoencoder
 from ..errors import PerceivioError
@@ -20,7 +20,7 @@ from ..latents import LatentsFile, is_latents
 from ..looking import look
 from ..pipeline import SUFFIXES, Progress, Report
 from ..quantise import Precision
-from .limits import Limits, Refusal
+from .limits import Limits, RefusalError
 from .workspace import Workspace
 
 FRAMES_KEPT = 8  # of a result, the newest ones
@@ -104,7 +104,7 @@ class Answers:
     ) -> dict[str, Any]:
         """The most probable classes of each window and of all, of media or latents."""
         if not 1 <= top <= 100:
-            raise Refusal(f"top {top}: choose 1 to 100")
+            raise RefusalError(f"top {top}: choose 1 to 100")
         with self._upload(upload) as source:
             ready = self._ready(source, model)
             report = keep.classify(
@@ -153,7 +153,7 @@ class Answers:
         """Where latents read and write in the window of an upload at a time, as pictures; of
         latents where they write."""
         if not 1 <= top <= 16:
-            raise Refusal(f"top {top}: choose 1 to 16")
+            raise RefusalError(f"top {top}: choose 1 to 16")
         with self._upload(upload) as source:
             ready = self._ready(source, model)
             return self._in_new_folder(
@@ -194,7 +194,7 @@ class Answers:
     ) -> Path:
         self.limits.check_height(height)
         if not is_latents(source):
-            raise Refusal(f"{source}: holds no latents; give what /encode or the page wrote")
+            raise RefusalError(f"{source}: holds no latents; give what /encode or the page wrote")
         model = model or self.models[self._maker(source)]
         target = folder / f"frame_{at:.3f}_{height}.png"
         ask(source, target, model, Ask(at=(at,), height=height), overwrite=True)
@@ -205,7 +205,7 @@ class Answers:
 
     def _chosen(self, model: str) -> str:
         if model not in self.models:
-            raise Refusal(f"model {model!r}: choose one of {', '.join(self.models)}")
+            raise RefusalError(f"model {model!r}: choose one of {', '.join(self.models)}")
         return model
 
     def _ready(self, source: Path, model: str) -> Autoencoder:
@@ -222,7 +222,7 @@ class Answers:
                 if model.identity == file.header.identity:
                     self.limits.check_latents(file)
                     return name
-            raise Refusal(
+            raise RefusalError(
                 f"{source}: was made by the model {file.header.model!r}, which is not served here"
             )
 
@@ -237,4 +237,4 @@ def _called(path: Path, name: str) -> Iterator[None]:
     try:
         yield
     except PerceivioError as error:
-        raise Refusal(str(error).replace(str(path), name).replace(str(path.parent), "")) from error
+        raise RefusalError(str(error).replace(str(path), name).replace(str(path.parent), "")) from error

@@ -1,5 +1,5 @@
-"""Stands before Gradio: lets in only the requests that the page and its API make, and gives out only
-files of results.
+"""Stands before Gradio: lets in only the requests that the page and its API make, and gives out
+only files of results.
 
 Gradio has routes that fetch other hosts, read folders and edit code; whatever is not listed here is
 not found. Uploads and results do not go through its own routes but through ours: an upload gets a
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .limits import Limits, Refusal
+from .limits import Limits, RefusalError
 from .workspace import Workspace, safe_name
 
 API = "/gradio_api"
@@ -38,6 +37,7 @@ LET_IN = {
 }
 LET_IN["HEAD"] = LET_IN["GET"]
 UPLOAD, FILE = f"{API}/upload", f"{API}/file="
+BUSY = 503
 MOST_JSON = 2**18  # bytes of a request that is no upload
 BESIDE_FILE = 2**16  # bytes of an upload that are not the file's
 
@@ -134,15 +134,15 @@ class Gate:
         )
 
     async def _upload(self, request: Request) -> Response:
-        """One file into a folder of its own; the answer is the list of its path, as Gradio's is."""
+        """One file into a folder of its own; the answer is a list of its path, as Gradio's is."""
         most = self._limits.bytes
-        too_large = f"this file is larger than the {self._limits.megabytes:g} MB that are taken here"
+        too_large = f"this file has more than the {self._limits.megabytes:g} MB that are taken here"
         if int(request.headers.get("content-length") or 0) > most + BESIDE_FILE:
             return _say(413, too_large)
         try:
             folder = self._workspace.new_upload()
-        except Refusal as refusal:
-            return _say(503, str(refusal))
+        except RefusalError as refusal:
+            return _say(BUSY, str(refusal))
         upload_id = request.query_params.get("upload_id")
         try:
             limited = Request(request.scope, _limited(request.receive, most + BESIDE_FILE))
@@ -151,7 +151,7 @@ class Gate:
                 upload_progress=file_upload_statuses if upload_id else None,
             )  # fmt: skip
             if len(paths) != 1:
-                raise Refusal("upload one file at a time, as a part called files")
+                raise RefusalError("upload one file at a time, as a part called files")
             path = Path(paths[0])
             place = folder / safe_name(path.name)
             path.replace(place)
@@ -161,10 +161,10 @@ class Gate:
             self._workspace.drop(folder.name)
             if upload_id:
                 file_upload_statuses.set_done(upload_id)
-            if isinstance(error, _TooMuch | MultiPartException):
-                large = isinstance(error, _TooMuch) or "maximum" in error.message
+            if isinstance(error, _TooMuchError | MultiPartException):
+                large = isinstance(error, _TooMuchError) or "maximum" in error.message
                 return _say(413 if large else 400, too_large if large else "this is no upload")
-            if isinstance(error, Refusal):
+            if isinstance(error, RefusalError):
                 return _say(400, str(error))
             if isinstance(error, ClientDisconnect):
                 return _say(400, "the upload was broken off")
@@ -172,8 +172,6 @@ class Gate:
                 raise
             log.warning("an upload failed: %s", " ".join(str(error).split()))
             return _say(400, "this is no upload")
-        finally:
-            shutil.rmtree(folder / "part", ignore_errors=True)
 
     async def _checked(self, request: Request, receive: Receive, send: Send) -> None:
         """Pass on a JSON request, whose files are uploads and nothing else."""
@@ -196,7 +194,7 @@ class Gate:
         except RecursionError:
             await _say(400, "this is nested too deeply")(request.scope, receive, send)
             return
-        except Refusal as refusal:
+        except RefusalError as refusal:
             await _say(403, str(refusal))(request.scope, receive, send)
             return
         given = False
@@ -208,10 +206,10 @@ class Gate:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._inner(request.scope, again, send)
+        await _plainly(self._inner, request.scope, again, send)
 
     def _check_files(self, value: Any) -> None:
-        """Raises Refusal for a value that names a file which is no upload of ours, or no file."""
+        """Raises RefusalError for a value that names a file, and no upload that is here."""
         if isinstance(value, list):
             for each in value:
                 self._check_files(each)
@@ -219,7 +217,7 @@ class Gate:
             if "path" in value or "meta" in value or "url" in value:
                 path = value.get("path")
                 if not isinstance(path, str) or not self._workspace.is_upload(path):
-                    raise Refusal(
+                    raise RefusalError(
                         "this file is not here: upload it first; paths and addresses are not taken,"
                         " and an upload is used once"
                     )
@@ -227,7 +225,7 @@ class Gate:
                 self._check_files(each)
 
 
-class _TooMuch(Exception):
+class _TooMuchError(Exception):
     """More bytes came than are taken."""
 
 
@@ -239,10 +237,31 @@ def _limited(receive: Receive, most: int) -> Receive:
         message = await receive()
         got += len(message.get("body", b""))
         if got > most:
-            raise _TooMuch
+            raise _TooMuchError
         return message
 
     return counted
+
+
+async def _plainly(inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """What Gradio fails over, as with an argument that is missing, is told in one line."""
+    failed = False
+
+    async def told(message: Message) -> None:
+        nonlocal failed
+        failed = failed or message.get("status", 0) >= 500 and message["status"] != BUSY
+        if not failed:
+            await send(message)
+
+    why = "this request was not understood"
+    try:
+        await inner(scope, receive, told)
+    except Exception as error:
+        if not failed:
+            raise
+        why = f"{why}: {' '.join(str(error).split())}"
+    if failed:
+        await _say(400, why)(scope, receive, send)
 
 
 def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 import gradio as gr
 from gradio import FileData
+from gradio.events import api
+from gradio.themes import Base, Default
 
 from .. import __version__
 from ..errors import PerceivioError
@@ -28,6 +30,7 @@ EXAMPLES = {
 }
 FONTS = ("system-ui", "sans-serif")  # no font is fetched, from here or elsewhere
 MONO = ("ui-monospace", "monospace")
+BAR = gr.Progress()  # a default by which Gradio knows that a function wants one
 WORK, QUICK = "work", "quick"  # who waits for whom: jobs for jobs, single frames for frames
 
 P = ParamSpec("P")
@@ -36,8 +39,8 @@ R = TypeVar("R")
 log = logging.getLogger("perceivio.page")
 
 
-def theme() -> gr.themes.Base:
-    return gr.themes.Default(font=FONTS, font_mono=MONO)
+def theme() -> Base:
+    return Default(font=FONTS, font_mono=MONO)
 
 
 def plainly(function: Callable[P, R]) -> Callable[P, R]:
@@ -58,15 +61,6 @@ def plainly(function: Callable[P, R]) -> Callable[P, R]:
     return told
 
 
-class Upload(gr.File):
-    """A file to be uploaded. Gradio's own leaves an empty temporary file behind each use."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
-
-
 def _html(value: str = "", **more: Any) -> gr.Markdown:
     """HTML of our own making. Gradio's component of that name runs strings as code in the browser,
     which our policy forbids; this one shows what it is given."""
@@ -78,9 +72,9 @@ def link(path: Path) -> str:
     return f"{FILE.lstrip('/')}{quote(str(path))}"
 
 
-def file_value(path: Path) -> FileData:
+def file_value(path: Path) -> dict[str, Any]:
     """A file of the workspace as a value of the API."""
-    return FileData(path=str(path), orig_name=path.name)
+    return FileData(path=str(path), orig_name=path.name).model_dump()
 
 
 def build(answers: Answers) -> gr.Blocks:
@@ -94,7 +88,7 @@ def build(answers: Answers) -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                upload = Upload(
+                upload = gr.File(
                     label="Video, sound, picture, or .latents", height=180, elem_id="upload"
                 )
                 model = gr.Dropdown(names, value=names[0], label="Model", elem_id="model")
@@ -144,6 +138,7 @@ def build(answers: Answers) -> gr.Blocks:
                 caption += "what the model made of it."
             kept = {"token": made.token, "latents": made.latents.name, "model": made.model}
             has_picture = report.info.kind == "video"
+            begin = round(made.start, 2)
             last = round(max(made.start, made.stop - 0.01), 2)
             return [
                 kept,
@@ -153,9 +148,7 @@ def build(answers: Answers) -> gr.Blocks:
                 drawing.figures(report, made.side_by_side is not None or report.audio.count > 0),
                 drawing.classes(report),
                 gr.update(visible=report.info.kind != "sound"),
-                gr.update(
-                    minimum=round(made.start, 2), maximum=last, value=made.start, visible=has_picture
-                ),
+                gr.update(minimum=begin, maximum=last, value=begin, visible=has_picture),
                 drawing.picture(
                     answers.frame(made.token, kept["latents"], made.model, made.start, 448),
                     link, "pv-frame", f"{made.start:.2f} s",
@@ -167,16 +160,16 @@ def build(answers: Answers) -> gr.Blocks:
 
         @plainly
         def on_run(
-            upload: str | None, model: str, request: gr.Request, bar: gr.Progress = gr.Progress()
+            upload: Any, model: str, request: gr.Request, bar: gr.Progress = BAR
         ) -> list[Any]:
             if upload is None:
                 raise PerceivioError("drop a file first, or take one of the examples")
-            return show(upload, model, request.session_hash or "", _told(bar))
+            return show(_path(upload), model, request.session_hash or "", _told(bar))
 
         def on_example(name: str) -> Callable[..., list[Any]]:
             @plainly
             def run_example(
-                model: str, request: gr.Request, bar: gr.Progress = gr.Progress()
+                model: str, request: gr.Request, bar: gr.Progress = BAR
             ) -> list[Any]:
                 place = answers.workspace.new_upload() / EXAMPLES[name].name
                 place.write_bytes(EXAMPLES[name].read_bytes())
@@ -203,10 +196,13 @@ def build(answers: Answers) -> gr.Blocks:
             return drawing.picture(drawn, link, "pv-maps", told)
 
         quiet: Any = {"api_visibility": "private", "show_progress": "full"}
-        heavy = {**quiet, "concurrency_id": WORK, "show_progress_on": player}
+        # Without preprocessing, for which Gradio would leave an empty file behind each upload.
+        heavy = {
+            **quiet, "concurrency_id": WORK, "show_progress_on": player, "preprocess": False
+        }  # fmt: skip
         done = run.click(on_run, [upload, model], made, **heavy)
         # What could not be done is deleted here too; the page says so by its empty field.
-        done.failure(lambda: None, None, upload, api_visibility="private", queue=False)
+        done.failure(lambda: None, None, upload, concurrency_id=QUICK, api_visibility="private")
         for button in examples:
             button.click(on_example(button.value), [model], made, **heavy)
         quick = {**quiet, "concurrency_id": QUICK, "show_progress": "minimal"}
@@ -240,7 +236,7 @@ def _api(answers: Answers) -> None:
     @plainly
     def reconstruct(file: FileData, model: str = first) -> dict[str, Any]:
         made = answers.reconstruct(_path(file), model)
-        files = {what: file_value(path).model_dump() for what, path in made.files.items()}
+        files = {what: file_value(path) for what, path in made.files.items()}
         return {**answers.told(made.report, made.report.info.path.name), **files}
 
     @plainly
@@ -252,17 +248,17 @@ def _api(answers: Answers) -> None:
         file: FileData,
         model: str = first,
         precision: Literal["float32", "float16", "int8", "int4"] = "float16",
-    ) -> FileData:
+    ) -> dict[str, Any]:
         return file_value(answers.encode(_path(file), model, precision))
 
     @plainly
-    def frame(latents: FileData, at: float, height: int = 448) -> FileData:
+    def frame(latents: FileData, at: float, height: int = 448) -> dict[str, Any]:
         return file_value(answers.frame_of(_path(latents), at, height))
 
     @plainly
     def attention(
         file: FileData, at: float = 0.0, model: str = first, top: int = 2
-    ) -> list[FileData]:
+    ) -> list[dict[str, Any]]:
         return [file_value(path) for path in answers.attention_of(_path(file), model, at, top)]
 
     @plainly
@@ -279,12 +275,12 @@ def _api(answers: Answers) -> None:
         attention: "Pictures of where latents read and write, in the window at a second.",
     }
     for function, text in described.items():
-        gr.api(
+        api(
             function, api_name=function.__name__, api_description=text, concurrency_id=WORK
         )
     text = "One frame, as PNG, that a file of latents has at a second."
-    gr.api(frame, api_name="frame", api_description=text, concurrency_id=QUICK)
-    gr.api(about, api_name="about", api_description="Models and limits.", concurrency_id=QUICK)
+    api(frame, api_name="frame", api_description=text, concurrency_id=QUICK)
+    api(about, api_name="about", api_description="Models and limits.", concurrency_id=QUICK)
 
 
 def _path(file: Any) -> str:

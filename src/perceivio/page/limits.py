@@ -15,7 +15,7 @@ from ..pipeline import Progress
 TALLEST, SHORTEST = 1080, 16  # pixels: heights of a frame that is asked for
 
 
-class Refusal(PerceivioError):
+class RefusalError(PerceivioError):
     """What is not done, and why, in words for a visitor."""
 
 
@@ -44,13 +44,13 @@ class Limits:
     def check_media(self, path: Path) -> MediaInfo:
         """What a media file holds, if it is within the limits.
 
-        Raises Refusal where it is not, and MediaError where it is no readable media file.
+        Raises RefusalError where it is not, and MediaError where it is no readable media file.
         """
         info = probe(path)
         if info.video is not None:
             pixels = info.video.width * info.video.height / 1e6
             if pixels > self.megapixels:
-                raise Refusal(
+                raise RefusalError(
                     f"{path}: its picture of {info.video.width} x {info.video.height} has more than"
                     f" the {self.megapixels:g} million pixels that are taken here; make it smaller"
                 )
@@ -58,22 +58,22 @@ class Limits:
         return info
 
     def check_latents(self, file: LatentsFile) -> None:
-        """Raises Refusal where a file of latents covers more than the limits let it."""
+        """Raises RefusalError where a file of latents covers more than the limits let it."""
         self._check_seconds(file.path, file.stop - file.start)
 
     def check_height(self, height: int) -> None:
         if not SHORTEST <= height <= TALLEST:
-            raise Refusal(f"a height of {height} pixels: choose {SHORTEST} to {TALLEST}")
+            raise RefusalError(f"a height of {height} pixels: choose {SHORTEST} to {TALLEST}")
 
     def watch(self, progress: Progress | None, ended: Callable[[], bool]) -> Progress:
-        """The same progress, which raises Refusal where a job takes too long, or the server ends."""
+        """The same progress, which raises RefusalError where a job takes too long."""
         began = time.monotonic()
 
         def told(done: float, total: float) -> None:
             if ended():
-                raise Refusal("the server is being stopped; try again later")
+                raise RefusalError("the server is being stopped; try again later")
             if time.monotonic() - began > self.work:
-                raise Refusal(
+                raise RefusalError(
                     f"this takes longer than the {self.work:g} seconds that a job may take here;"
                     " cut the file shorter"
                 )
@@ -85,7 +85,7 @@ class Limits:
     def _check_seconds(self, path: Path, seconds: float) -> None:
         # A file may last a frame longer than what it says.
         if seconds > self.seconds + 0.1:
-            raise Refusal(
+            raise RefusalError(
                 f"{path}: lasts {seconds:.1f} s, and {self.seconds:g} s are taken here; cut it"
                 " shorter"
             )

@@ -9,6 +9,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..autoencoder import Autoencoder
 from ..errors import PerceivioError
@@ -88,25 +89,17 @@ def _run(
         gate, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE,
         server_header=False, proxy_headers=False, ws="none",
     )  # fmt: skip
-    server = _Server(config, workspace)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            workspace.end()
+            super().handle_exit(sig, frame)
+
+    server = Server(config)
     shown, port = listening.getsockname()[:2]
     with _ended_by_signals():
         tell(f"the page is at http://{f'[{shown}]' if ':' in shown else shown}:{port}")
         server.run(sockets=[listening])
-
-
-class _Server:
-    """uvicorn's server, which tells the workspace that it is being ended."""
-
-    def __new__(cls, config, workspace):  # noqa: ANN001, ANN204
-        import uvicorn
-
-        class Server(uvicorn.Server):
-            def handle_exit(self, sig: int, frame: object) -> None:
-                workspace.end()
-                super().handle_exit(sig, frame)  # pyright: ignore[reportArgumentType]
-
-        return Server(config)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from .limits import Limits, Refusal
+from .limits import Limits, RefusalError
 
 PREFIX = "perceivio-serve-"
 YOUNG = 60  # seconds in which a folder may not have its lock yet
@@ -80,11 +80,11 @@ class Workspace:
     # ---- uploads
 
     def new_upload(self) -> Path:
-        """A folder for one upload. Raises Refusal where too many are waiting."""
+        """A folder for one upload. Raises RefusalError where too many are waiting."""
         with self._guard:
             waiting = sum(f.path.parent == self.uploads for f in self._folders.values())
             if waiting >= self._limits.waiting:
-                raise Refusal("too many uploads are waiting; try again in a minute")
+                raise RefusalError("too many uploads are waiting; try again in a minute")
             return self._new(self.uploads).path
 
     def is_upload(self, path: str) -> bool:
@@ -95,12 +95,12 @@ class Workspace:
     def use(self, path: str) -> Iterator[Path]:
         """The upload at this path, which is deleted afterwards: an upload is used once.
 
-        Raises Refusal for what is none, whatever else lies there, or is used already.
+        Raises RefusalError for what is none, whatever else lies there, or is used already.
         """
         with self._guard:
             folder = self._upload(path)
             if folder is None or folder.users:
-                raise Refusal("this upload is not here any more: upload the file again")
+                raise RefusalError("this upload is not here any more: upload the file again")
             folder.users += 1
         try:
             yield Path(path)
@@ -123,13 +123,13 @@ class Workspace:
 
     @contextlib.contextmanager
     def result(self, token: str) -> Iterator[Path]:
-        """The folder of a result, which stays while it is used. Raises Refusal where it is gone."""
+        """The folder of a result, which stays while it is used. Raises RefusalError if it is gone."""
         with self._guard:
             folder = self._folders.get(token)
             if folder is None or folder.over or folder.path.parent != self.results:
-                raise Refusal(
-                    f"this result was deleted: they are kept for {self._limits.keep / 60:g} minutes."
-                    " Run it again"
+                raise RefusalError(
+                    "this result was deleted: they are kept for"
+                    f" {self._limits.keep / 60:g} minutes. Run it again"
                 )
             folder.users += 1
         try:
