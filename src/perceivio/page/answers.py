@@ -19,8 +19,8 @@ from ..errors import PerceivioError
 from ..latents import LatentsFile, is_latents
 from ..looking import look
 from ..pipeline import SUFFIXES, Progress, Report
-from ..quantise import Precision
-from .limits import Limits, RefusalError
+from ..quantise import PRECISIONS, Precision
+from .limits import Limits, RefusalError, check_count, check_number
 from .workspace import Workspace
 
 FRAMES_KEPT = 8  # of a result, the newest ones
@@ -103,8 +103,7 @@ class Answers:
         self, upload: str, model: str, top: int = 5, progress: Progress | None = None
     ) -> dict[str, Any]:
         """The most probable classes of each window and of all, of media or latents."""
-        if not 1 <= top <= 100:
-            raise RefusalError(f"top {top}: choose 1 to 100")
+        check_count("top", top, 100)
         with self._upload(upload) as source:
             ready = self._ready(source, model)
             report = keep.classify(
@@ -122,6 +121,8 @@ class Answers:
         progress: Progress | None = None,
     ) -> Path:
         """The latents of a media file."""
+        if precision not in PRECISIONS:
+            raise RefusalError(f"precision: choose one of {', '.join(PRECISIONS)}")
         with self._upload(upload) as source:
             self.limits.check_media(source)
             ready = self.models[self._chosen(model)]
@@ -152,8 +153,8 @@ class Answers:
     def attention_of(self, upload: str, model: str, at: float, top: int = 2) -> list[Path]:
         """Where latents read and write in the window of an upload at a time, as pictures; of
         latents where they write."""
-        if not 1 <= top <= 16:
-            raise RefusalError(f"top {top}: choose 1 to 16")
+        check_count("top", top, 16)
+        check_number("at", at)
         with self._upload(upload) as source:
             ready = self._ready(source, model)
             return self._in_new_folder(
@@ -192,20 +193,20 @@ class Answers:
     def _frame(
         self, source: Path, folder: Path, at: float, height: int, model: Autoencoder | None = None
     ) -> Path:
-        self.limits.check_height(height)
+        self.limits.check_frame(at, height)
         if not is_latents(source):
             raise RefusalError(f"{source}: holds no latents; give what /encode or the page wrote")
         model = model or self.models[self._maker(source)]
         target = folder / f"frame_{at:.3f}_{height}.png"
-        ask(source, target, model, Ask(at=(at,), height=height), overwrite=True)
+        ask(source, target, model, Ask(at=(at,), height=int(height)), overwrite=True)
         return target
 
     def _watched(self, progress: Progress | None) -> Progress:
         return self.limits.watch(progress, lambda: self.workspace.ended)
 
     def _chosen(self, model: str) -> str:
-        if model not in self.models:
-            raise RefusalError(f"model {model!r}: choose one of {', '.join(self.models)}")
+        if not isinstance(model, str) or model not in self.models:
+            raise RefusalError(f"model {str(model)[:40]!r}: choose one of {', '.join(self.models)}")
         return model
 
     def _ready(self, source: Path, model: str) -> Autoencoder:

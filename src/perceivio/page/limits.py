@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,7 +62,10 @@ class Limits:
         """Raises RefusalError where a file of latents covers more than the limits let it."""
         self._check_seconds(file.path, file.stop - file.start)
 
-    def check_height(self, height: int) -> None:
+    def check_frame(self, at: float, height: int) -> None:
+        """Raises RefusalError for what is no time, and for a height out of bounds."""
+        check_number("at", at)
+        check_number("height", height)
         if not SHORTEST <= height <= TALLEST:
             raise RefusalError(f"a height of {height} pixels: choose {SHORTEST} to {TALLEST}")
 
@@ -89,3 +93,16 @@ class Limits:
                 f"{path}: lasts {seconds:.1f} s, and {self.seconds:g} s are taken here; cut it"
                 " shorter"
             )
+
+
+def check_number(name: str, value: object) -> None:
+    """Raises RefusalError for what is no finite number: JSON may hold anything."""
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if not real or not math.isfinite(value):
+        raise RefusalError(f"{name} must be a number, not {str(value)[:40]!r}")
+
+
+def check_count(name: str, value: object, most: int) -> None:
+    """Raises RefusalError for what is no whole number from 1 to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise RefusalError(f"{name}: choose 1 to {most}, not {str(value)[:40]!r}")

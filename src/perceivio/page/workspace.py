@@ -28,6 +28,7 @@ from .limits import Limits, RefusalError
 
 PREFIX = "perceivio-serve-"
 YOUNG = 60  # seconds in which a folder may not have its lock yet
+PATIENCE = 10  # seconds that a job may take to come to its next window
 EVERY = 2.0  # seconds between two looks at what is over
 
 
@@ -71,9 +72,14 @@ class Workspace:
         self._ended.set()
 
     def close(self) -> None:
-        """Everything is deleted."""
+        """Everything is deleted, once jobs that run have come to their next window."""
         self.end()
         self._watch.join()
+        end = time.monotonic() + PATIENCE
+        while any(folder.users for folder in list(self._folders.values())):
+            if time.monotonic() > end:
+                break
+            time.sleep(0.05)
         shutil.rmtree(self.root, ignore_errors=True)
         self._lock.close()
 
