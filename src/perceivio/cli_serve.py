@@ -41,9 +41,7 @@ def serve(
     waiting: Annotated[
         int, Parameter(help="Visitors that may wait.", validator=validators.Number(gte=1))
     ] = 100,
-    keep: Annotated[
-        float, Parameter(help="Minutes that results are kept.", validator=Above)
-    ] = 30,
+    keep: Annotated[float, Parameter(help="Minutes that results are kept.", validator=Above)] = 30,
     device: Device = None,
 ) -> int:
     """Serve a page and a JSON API on this machine, until Ctrl-C.

@@ -168,6 +168,17 @@ class Answers:
             # A name of its own for every picture, or a browser shows the one it has.
             return found.written[0].replace(folder / f"attention_{found.start:.2f}.png")
 
+    def example(self, path: Path) -> str:
+        """A copy of a file of ours as an upload."""
+        place = self.workspace.new_upload() / path.name
+        place.write_bytes(path.read_bytes())
+        return str(place)
+
+    def classes_of(self, model: str) -> tuple[str, ...]:
+        """The names of a model's classes."""
+        found = self.models[model].config.classes()
+        return tuple(found[1].names) if found else ()
+
     def told(self, report: Report, name: str) -> dict[str, Any]:
         """A report as plain values, without a path of this machine."""
         plain = report.to_dict()
@@ -238,4 +249,5 @@ def _called(path: Path, name: str) -> Iterator[None]:
     try:
         yield
     except PerceivioError as error:
-        raise RefusalError(str(error).replace(str(path), name).replace(str(path.parent), "")) from error
+        line = str(error).replace(str(path), name).replace(str(path.parent), "")
+        raise RefusalError(line) from error

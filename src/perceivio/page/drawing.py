@@ -5,7 +5,7 @@ All text from files and models is escaped. Nothing refers to another host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -36,6 +36,9 @@ CSS = """
 .pv-small .pv-small { opacity: 1; }
 .pv-empty { display: grid; place-items: center; min-height: 18rem; padding: 1rem;
   text-align: center; border: 1px dashed var(--border-color-primary); border-radius: 8px; }
+.pv-refused { border: 1px solid var(--error-border-color); background: var(--error-background-fill);
+  color: var(--error-text-color); overflow-wrap: anywhere; }
+.pv-refused p { color: inherit; margin: 0; max-width: 34rem; }
 .pv-media video, .pv-media img { display: block; width: 100%; height: auto; max-height: 70vh;
   object-fit: contain; background: #000; border-radius: 8px; margin: 0; }
 .pv-media audio { display: block; width: 100%; margin: 1rem 0; }
@@ -109,8 +112,14 @@ def figures(report: Report, has_original: bool) -> str:
     return _card("How near it is", told + (f'<div class="pv-small">{notes}</div>' if notes else ""))
 
 
-def classes(report: Report) -> str:
-    """The most probable classes of the file, a row each, as bars over its windows."""
+def refused(line: str) -> str:
+    """What could not be done, and why."""
+    return f'<div class="pv-empty pv-refused" role="alert"><p>{escape(line)}</p></div>'
+
+
+def classes(report: Report, known: Sequence[str]) -> str:
+    """The most probable classes of the file, a row each, as bars over its windows; `known` are the
+    names of all that the model can tell."""
     if not report.classes:
         return ""
     rows = []
@@ -132,8 +141,10 @@ def classes(report: Report) -> str:
         f'<span></span><span class="pv-clock pv-small"><span>{first:.1f} s</span>'
         f"<span>{last:.1f} s</span></span><span></span>"
     )
+    some = ", ".join(known[:3])
     told = (
-        "A bar a window, as high as the class is probable there; the number is the mean over the"
+        f"Of the {len(known)} classes that this model knows ({some}, ...): it has to choose among"
+        " them. A bar a window, as high as the class is probable there; the number is the mean over the"
         " file. The label is masked: the model tells it from picture and sound."
     )
     grid = f'<div class="pv-classes" id="pv-classes">{"".join(rows)}{clock}</div>'

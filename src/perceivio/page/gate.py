@@ -249,7 +249,7 @@ async def _plainly(inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -
 
     async def told(message: Message) -> None:
         nonlocal failed
-        failed = failed or message.get("status", 0) >= 500 and message["status"] != BUSY
+        failed = failed or (message.get("status", 0) >= 500 and message["status"] != BUSY)
         if not failed:
             await send(message)
 

@@ -20,7 +20,7 @@ from .. import __version__
 from ..errors import PerceivioError
 from ..pipeline import Progress
 from . import drawing
-from .answers import Answers
+from .answers import Answers, Made
 from .gate import FILE
 from .limits import SHORTEST, TALLEST
 
@@ -50,15 +50,19 @@ def plainly(function: Callable[P, R]) -> Callable[P, R]:
     def told(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except PerceivioError as error:
-            line = escape(" ".join(str(error).split()))
-        except Exception:
-            number = secrets.token_hex(3)
-            log.exception("failure %s", number)
-            line = f"something failed here, not by your doing; the server's log has it as {number}"
-        raise gr.Error(line, duration=None, title="Not done", print_exception=False)
+        except Exception as error:
+            # Gradio shows it as HTML.
+            raise gr.Error(escape(_line(error)), duration=None, print_exception=False) from None
 
     return told
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, PerceivioError):
+        return " ".join(str(error).split())
+    number = secrets.token_hex(3)
+    log.error("failure %s", number, exc_info=error)
+    return f"something failed here, not by your doing; the server's log has it as {number}"
 
 
 def _html(value: str = "", **more: Any) -> gr.Markdown:
@@ -127,8 +131,18 @@ def build(answers: Answers) -> gr.Blocks:
                     frame = _html(elem_id="frame")
         maps = _html(elem_id="maps")
 
-        def show(upload: str, model: str, owner: str, progress: Progress) -> list[Any]:
-            made = answers.reconstruct(upload, model, owner, progress)
+        def work(upload: Any, model: str, request: gr.Request, bar: gr.Progress) -> list[Any]:
+            """What the page then shows: the result, or in its place what is wrong."""
+            try:
+                if upload is None:
+                    raise PerceivioError("drop a file first, or take one of the examples")
+                path, owner = _path(upload), request.session_hash or ""
+                return show(answers.reconstruct(path, model, owner, _told(bar)))
+            except Exception as error:
+                no = gr.update(visible=False)
+                return [None, None, drawing.refused(_line(error)), "", "", "", no, no, "", ""]
+
+        def show(made: Made) -> list[Any]:
             seen, report = made.side_by_side or made.reconstruction, made.report
             caption = f"{report.info.path.name}: "
             if made.side_by_side:
@@ -146,7 +160,7 @@ def build(answers: Answers) -> gr.Blocks:
                 drawing.media(seen, link, caption),
                 drawing.downloads(made.files, link),
                 drawing.figures(report, made.side_by_side is not None or report.audio.count > 0),
-                drawing.classes(report),
+                drawing.classes(report, answers.classes_of(made.model)),
                 gr.update(visible=report.info.kind != "sound"),
                 gr.update(minimum=begin, maximum=last, value=begin, visible=has_picture),
                 drawing.picture(
@@ -158,22 +172,14 @@ def build(answers: Answers) -> gr.Blocks:
 
         made = [result, upload, player, links, figures, classes, asking, at, frame, maps]
 
-        @plainly
         def on_run(
             upload: Any, model: str, request: gr.Request, bar: gr.Progress = BAR
         ) -> list[Any]:
-            if upload is None:
-                raise PerceivioError("drop a file first, or take one of the examples")
-            return show(_path(upload), model, request.session_hash or "", _told(bar))
+            return work(upload, model, request, bar)
 
         def on_example(name: str) -> Callable[..., list[Any]]:
-            @plainly
-            def run_example(
-                model: str, request: gr.Request, bar: gr.Progress = BAR
-            ) -> list[Any]:
-                place = answers.workspace.new_upload() / EXAMPLES[name].name
-                place.write_bytes(EXAMPLES[name].read_bytes())
-                return show(str(place), model, request.session_hash or "", _told(bar))
+            def run_example(model: str, request: gr.Request, bar: gr.Progress = BAR) -> list[Any]:
+                return work({"path": answers.example(EXAMPLES[name])}, model, request, bar)
 
             return run_example
 
@@ -191,7 +197,8 @@ def build(answers: Answers) -> gr.Blocks:
             drawn = answers.attention(kept["token"], kept["latents"], kept["model"], at)
             told = (
                 "A row a latent, the two strongest of picture, sound and class: how much weight the"
-                f" outputs give it, in the window at {at:.2f} s."
+                f" outputs give it, in the window at {at:.2f} s. The source itself is not kept, hence"
+                " grey."
             )
             return drawing.picture(drawn, link, "pv-maps", told)
 
@@ -200,9 +207,7 @@ def build(answers: Answers) -> gr.Blocks:
         heavy = {
             **quiet, "concurrency_id": WORK, "show_progress_on": player, "preprocess": False
         }  # fmt: skip
-        done = run.click(on_run, [upload, model], made, **heavy)
-        # What could not be done is deleted here too; the page says so by its empty field.
-        done.failure(lambda: None, None, upload, concurrency_id=QUICK, api_visibility="private")
+        run.click(on_run, [upload, model], made, **heavy)
         for button in examples:
             button.click(on_example(button.value), [model], made, **heavy)
         quick = {**quiet, "concurrency_id": QUICK, "show_progress": "minimal"}
@@ -275,9 +280,7 @@ def _api(answers: Answers) -> None:
         attention: "Pictures of where latents read and write, in the window at a second.",
     }
     for function, text in described.items():
-        api(
-            function, api_name=function.__name__, api_description=text, concurrency_id=WORK
-        )
+        api(function, api_name=function.__name__, api_description=text, concurrency_id=WORK)
     text = "One frame, as PNG, that a file of latents has at a second."
     api(frame, api_name="frame", api_description=text, concurrency_id=QUICK)
     api(about, api_name="about", api_description="Models and limits.", concurrency_id=QUICK)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import PerceivioError
 from ..latents import LatentsFile
@@ -95,14 +96,14 @@ class Limits:
             )
 
 
-def check_number(name: str, value: object) -> None:
+def check_number(name: str, value: Any) -> None:
     """Raises RefusalError for what is no finite number: JSON may hold anything."""
     real = isinstance(value, int | float) and not isinstance(value, bool)
     if not real or not math.isfinite(value):
         raise RefusalError(f"{name} must be a number, not {str(value)[:40]!r}")
 
 
-def check_count(name: str, value: object, most: int) -> None:
+def check_count(name: str, value: Any, most: int) -> None:
     """Raises RefusalError for what is no whole number from 1 to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise RefusalError(f"{name}: choose 1 to {most}, not {str(value)[:40]!r}")

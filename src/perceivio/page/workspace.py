@@ -28,6 +28,7 @@ from .limits import Limits, RefusalError
 
 PREFIX = "perceivio-serve-"
 YOUNG = 60  # seconds in which a folder may not have its lock yet
+MOST_RESULTS = 500
 PATIENCE = 10  # seconds that a job may take to come to its next window
 EVERY = 2.0  # seconds between two looks at what is over
 
@@ -123,13 +124,17 @@ class Workspace:
     # ---- results
 
     def new_result(self, owner: str = "") -> Path:
-        """A folder for what is made for a visitor."""
+        """A folder for what is made for a visitor. Where there are too many, the oldest goes."""
         with self._guard:
-            return self._new(self.results, owner).path
+            made = self._new(self.results, owner).path
+            there = [t for t, f in self._folders.items() if f.path.parent == self.results]
+        for token in there[:-MOST_RESULTS]:
+            self.drop(token)
+        return made
 
     @contextlib.contextmanager
     def result(self, token: str) -> Iterator[Path]:
-        """The folder of a result, which stays while it is used. Raises RefusalError if it is gone."""
+        """The folder of a result, which stays while it is used. Raises RefusalError for none."""
         with self._guard:
             folder = self._folders.get(token)
             if folder is None or folder.over or folder.path.parent != self.results:
