@@ -6,12 +6,15 @@ READY  := $(VENV)/.ready
 # Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test lint bench figures train-small score-small clean
+.PHONY: help setup setup-browser demo serve test test-long lint bench figures train-small score-small clean
 
 help:
 	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
+	@echo "make serve        a page on this machine: drop a video, look, listen, ask"
 	@echo "make test         all tests, offline, in some minutes on two cores"
+	@echo "make test-long    tests that take longer: load on the page"
 	@echo "make setup        the environment only, in $(VENV)"
+	@echo "make setup-browser  Chromium from Debian's packages, for the tests of the page"
 	@echo "make lint         ruff and pyright"
 	@echo "make bench        speed and memory against transformers and the machine, some ten minutes"
 	@echo "make figures      draw the README's pictures again"
@@ -38,8 +41,22 @@ demo: setup
 	@echo "it from 168 latents a window. Now try a video of your own:"
 	@echo "    $(BIN)/perceivio reconstruct YOUR_VIDEO --side-by-side"
 
+serve: setup
+	$(BIN)/perceivio serve
+
 test: setup
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		echo "No browser: the tests of the page in one are skipped. To have them: make setup-browser"
 	$(BIN)/python -m pytest
+
+test-long: setup
+	$(BIN)/python -m pytest tests/long
+
+setup-browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+		ADMIN=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$ADMIN apt-get update -qq && \
+		$$ADMIN apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
 lint: setup
 	$(BIN)/ruff check src tests recipes benchmarks
@@ -61,4 +78,4 @@ score-small: setup
 	$(BIN)/python -m recipes.small.score small
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo test-output

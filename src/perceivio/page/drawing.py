@@ -144,8 +144,8 @@ def classes(report: Report, known: Sequence[str]) -> str:
     some = ", ".join(known[:3])
     told = (
         f"Of the {len(known)} classes that this model knows ({some}, ...): it has to choose among"
-        " them. A bar a window, as high as the class is probable there; the number is the mean over the"
-        " file. The label is masked: the model tells it from picture and sound."
+        " them. A bar a window, as high as the class is probable there; the number is the mean over"
+        " the file. The label is masked: the model tells it from picture and sound."
     )
     grid = f'<div class="pv-classes" id="pv-classes">{"".join(rows)}{clock}</div>'
     return _card(f"What it is: top {len(report.classes)}", grid + small(told))

@@ -197,8 +197,8 @@ def build(answers: Answers) -> gr.Blocks:
             drawn = answers.attention(kept["token"], kept["latents"], kept["model"], at)
             told = (
                 "A row a latent, the two strongest of picture, sound and class: how much weight the"
-                f" outputs give it, in the window at {at:.2f} s. The source itself is not kept, hence"
-                " grey."
+                f" outputs give it, in the window at {at:.2f} s. Grey: the source itself is not"
+                " kept."
             )
             return drawing.picture(drawn, link, "pv-maps", told)
 
