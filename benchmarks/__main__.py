@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import perceivio
+from perceivio.attention_maps import attention_of_latents
 from perceivio.config import Config, preset
 from perceivio.pictures import resize
 from perceivio.pipeline import clip_format, shown_shape
@@ -114,6 +115,25 @@ def parts(folder: Path, runs: int) -> dict[str, Any]:
         line(what, timing, f"1/{whole / timing.median:.1f} of the whole clip")
     found = {k: {"ours": t, "of_whole": t.median / whole} for k, t in timings.items()}
     return {"asked_of_latents": found}
+
+
+def inside(folder: Path, runs: int) -> dict[str, Any]:
+    """Looking inside `base`: the maps of the two strongest latents of each modality."""
+    model = subjects.ours(folder)
+    inputs = subjects.clip(model.config)
+    latents = model.encode(inputs)
+    subject = {
+        "what latents read and write": lambda: perceivio.attention(model, inputs),
+        "what they write, from kept latents": lambda: attention_of_latents(model, latents),
+    }
+    timings = interleaved(subject, runs)
+    peak = peak_memory("attention", "ours", folder)
+    print("\nbase: attention")
+    for what, timing in timings.items():
+        line(what, timing)
+    line("peak memory, in a process of its own", f"{peak['peak']:.0f} MB",
+         f"{peak['loaded']:.0f} MB after loading")  # fmt: skip
+    return {"attention": {**timings, "peak_memory_mb": peak}}
 
 
 def over_floor(
@@ -250,6 +270,7 @@ def main() -> None:
         results["peak_memory_mb"] = peaks
         results |= against_huggingface(folder, runs, rate)
         results |= parts(folder, runs)
+        results |= inside(folder, max(1, runs - 2))
         results |= growth(folder, max(1, runs - 2))
         results |= training(folder, max(1, runs - 2))
     results |= small(runs, rate)

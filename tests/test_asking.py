@@ -1,6 +1,7 @@
 """Parts of a file of latents, as files: by `ask`, and by `perceivio decode` in processes."""
 
 import json
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import torch
 from media_files import beeps, make_media, numbered
 from PIL import Image
 from test_cli import fails_in_one_line, perceivio
+from test_latents_file import header
 
 import perceivio as package
+from perceivio import latents
 from perceivio.asking import Ask, ask, timeline_of
 from perceivio.autoencoder import Autoencoder
 from perceivio.cli import main
+from perceivio.latents_writer import LatentsWriter
 from perceivio.model import InputError
 
 CLIP = Path(__file__).parent.parent / "assets" / "bbb_scene.mp4"
@@ -118,12 +122,74 @@ def test_a_still_image_and_sound_by_itself(small, tmp_path):
         ("a.wav", {"only": "image"}, "holds no picture"),
         ("a.npz", {"size": (8192, 8192)}, "more than 2 GiB of pixels"),
         ("none/a.npz", {"at": (1.0,)}, "no such folder"),
+        ("a.png", {"size": (64, 64)}, "holds one frame; say of which second with --at"),
+        ("a.png", {"at": (1.0,), "crop": (0, 0, 0, 1)}, "crop .* give"),
+        ("a.png", {"at": (1.0,), "height": 0}, "each 1 to 8192 pixels"),
+        ("a.mp4", {"rate": float("inf")}, "a frame rate of inf/s"),
+        ("a.mp4", {"rate": 1e12}, "10000 at most"),
     ],
 )
 def test_what_cannot_be_written_is_said(small, kept, tmp_path, target, wanted, words):
     with pytest.raises(package.PerceivioError, match=words):
         ask(kept, tmp_path / target, small, Ask(**wanted))
     assert not list(tmp_path.iterdir())
+
+
+def test_times_that_are_nearly_the_same_have_files_of_their_own(small, kept, tmp_path):
+    answer = ask(kept, tmp_path, small, Ask(at=(1.2000001, 1.2000002, 1.2, 1.2)))
+    names = [path.name for path in answer.written]
+    assert names == [f"film_at_{second}.png" for second in ("1.2000001", "1.2000002", "1.2")]
+    assert answer.frames == 3
+
+
+def test_a_span_ends_with_the_recording(small, kept, reconstructed, tmp_path):
+    answer = ask(kept, tmp_path / "a.npz", small, Ask(start=2.32, stop=100))
+    assert (answer.frames, answer.samples) == (5, 2880)
+    assert answer.media_seconds == pytest.approx(0.2)
+    with pytest.raises(InputError, match="100 s is outside of the recording"):
+        ask(kept, tmp_path / "b.npz", small, Ask(start=100, stop=101))
+
+
+def test_while_sound_goes_on_the_last_frame_stays(small, tmp_path):
+    frames, times = [numbered(i) for i in range(10)], [Fraction(i, 25) for i in range(10)]
+    make_media(tmp_path / "a.mp4", frames, times, beeps([0.3], 1.5))
+    package.encode(tmp_path / "a.mp4", tmp_path / "a.latents", small)
+    whole = ask(tmp_path / "a.latents", tmp_path / "whole.npz", small)
+    late = ask(tmp_path / "a.latents", tmp_path / "late.npz", small, Ask(start=1.0))
+    assert whole.frames == 10
+    assert late.frames == math.ceil(late.media_seconds * 25 - 1e-6) > 10
+    with np.load(tmp_path / "whole.npz") as all_of_it, np.load(tmp_path / "late.npz") as end:
+        held = all_of_it["image"][-1:].repeat(late.frames, 0)
+        np.testing.assert_allclose(end["image"], held, atol=1e-5)
+
+
+def test_the_input_is_not_written_over(small, kept, tmp_path):
+    renamed = tmp_path / "a.png"
+    renamed.write_bytes(kept.read_bytes())
+    with pytest.raises(package.PerceivioError, match="is the input itself"):
+        ask(renamed, renamed, small, Ask(at=(1.0,)), overwrite=True)
+    assert renamed.read_bytes() == kept.read_bytes()
+
+
+def test_to_find_where_sound_ends_few_records_are_read(small, tmp_path, monkeypatch):
+    """Of a hundred windows in which sound is in the first alone."""
+    head = header("float16", 168, 320, identity=small.identity)
+    with LatentsWriter(tmp_path / "a.latents", head) as writer:
+        for index in range(100):
+            start = float(index * head.step)
+            writer.add(start, start + 0.64, 16, 10_240 * (index < 1), torch.zeros(1, 168, 320))
+        writer.finish()
+    read, read_record = [], latents.read_record
+
+    def told(file, head, first, index):
+        read.append(index)
+        return read_record(file, head, first, index)
+
+    monkeypatch.setattr(latents, "read_record", told)
+    with package.open_latents(tmp_path / "a.latents") as file:
+        line = timeline_of(file, small)
+    assert (line.frames_in_all, line.samples_in_all) == (14 * 99 + 16, 10_240)
+    assert len(read) < 20
 
 
 def test_what_cannot_be_asked_is_said():
@@ -152,6 +218,8 @@ def test_the_command(kept, tmp_path):
         ("--crop 1,2,3", "--crop 1,2,3: give TOP,LEFT,HEIGHT,WIDTH"),
         ("--crop a,b,c,d", "--crop a,b,c,d: give TOP,LEFT,HEIGHT,WIDTH"),
         ("--size 9xB", "--size 9xB: give HEIGHTxWIDTH"),
+        ("--duration inf", 'Invalid value "inf" for --duration'),
+        ("--start inf", 'Invalid value "inf" for --start'),
     ],
 )
 def test_options_that_are_no_numbers_are_refused_in_one_line(kept, capsys, options, words):

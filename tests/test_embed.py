@@ -280,6 +280,46 @@ def test_what_is_no_table_of_ours_is_told(command, table, tmp_path):
     assert "absent.mp4" in command.fails("search", tmp_path / "absent.mp4", "--in", table)
 
 
+def test_an_altered_byte_of_a_vector_is_found(command, table, tmp_path):
+    whole = parquet.ParquetFile(table).metadata.row_group(0)
+    column = whole.column(4)
+    assert column.path_in_schema.startswith("embedding")
+    altered, data = tmp_path / "altered.parquet", table.read_bytes()
+    begin = column.dictionary_page_offset or column.data_page_offset
+    size = column.total_compressed_size
+    for place in range(begin + 200, begin + size, size // 5):
+        altered.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert "is damaged" in command.fails("search", "0", "--in", altered)
+
+
+def test_vectors_that_are_not_finite_are_told(command, tmp_path):
+    path = tmp_path / "t.parquet"
+    with TableWriter(path, FACTS) as writer:
+        writer.add("a", [(0, 1), (1, 2)], np.array([[1, 0, 0], [0, np.nan, 1]]))
+    told = command.fails("search", 0, "--in", path)
+    assert "t.parquet: holds vectors that are not finite" in told
+
+
+def test_a_table_does_not_take_the_place_of_an_input(command, tmp_path):
+    film = tmp_path / "film.mp4"
+    film.write_bytes((ASSETS / "digit.mp4").read_bytes())
+    run = ("embed", ASSETS / "digit.mp4", film, "-o", film, "--overwrite")
+    assert "is an input itself" in command.fails(*run)
+    assert film.read_bytes() == (ASSETS / "digit.mp4").read_bytes()
+
+
+def test_of_latents_it_is_told_what_they_do_not_cover(command, table, tmp_path):
+    kept = tmp_path / "digit.latents"
+    perceivio.encode(ASSETS / "digit.mp4", kept, overlap=0)
+    told = command.fails("search", kept, "--in", table, "--at", "9")
+    assert "digit.latents: holds no window from 9 s on; it covers 0.00 to 1.92 s" in told
+    kept.write_bytes(kept.read_bytes()[:-60])
+    code, _, err = command("embed", kept, "-o", tmp_path / "t.parquet")
+    assert code == 0
+    assert "note: " in err
+    assert "unfinished, or cut off" in err
+
+
 def test_a_pooling_that_is_not_known_is_told(small):
     with pytest.raises(PerceivioError, match="spread, mean, both"):
         Pooler(small, "largest")  # pyright: ignore

@@ -333,7 +333,8 @@ def test_time_finds_the_records_that_cover_it(tmp_path_factory, start, length, o
         wanted = [r.index for r in every if r.start < stop and r.stop > start]
         if stop > start:
             assert [r.index for r in file.between(start, stop)] == wanted
-        covering = [r.index for r in every if r.start <= start < r.stop]
+        last = [11] if start == file.stop else []
+        covering = [r.index for r in every if r.start <= start < r.stop] or last
         if covering:
             assert [r.index for r in file.at(start)] == covering
             assert len(covering) <= 2
@@ -568,6 +569,26 @@ def test_wherever_it_was_cut_it_goes_on(tmp_path):
             assert path.read_bytes() == data
             assert not part.exists()
             path.unlink()
+
+
+def test_what_cannot_be_written_is_told_and_left(tmp_path):
+    path, part = tmp_path / "x.latents", tmp_path / "x.latents.part"
+    part.mkdir()
+    with pytest.raises(LatentsError, match=r"x.latents: cannot be written: Is a directory"):
+        LatentsWriter(path, header())
+    assert part.is_dir()
+
+
+def test_pipes_keep_their_bytes(tmp_path):
+    """What is read of a pipe to see what it holds, nobody can read again."""
+    write(tmp_path / "x.latents")
+    data = (tmp_path / "x.latents").read_bytes()
+    code = "from perceivio.latents import *; import sys; assert not is_latents('/dev/stdin')"
+    code += "; assert sys.stdin.buffer.read(8) == MAGIC"
+    subprocess.run([sys.executable, "-c", code], input=data, check=True)
+    code = "from perceivio.latents import LatentsFile; LatentsFile('/dev/stdin')"
+    failed = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
+    assert b"/dev/stdin: is a pipe; write it to a file" in failed.stderr
 
 
 def test_anothers_unfinished_file_is_not_touched(tmp_path):

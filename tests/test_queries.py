@@ -285,6 +285,25 @@ def test_trained_times_are_answered_as_reconstruct_does(small, kept):
     torch.testing.assert_close(part, wanted["audio"][8800:20_000], **CLOSE)
 
 
+@pytest.mark.parametrize("overlap", [0, 1, 3, 8])
+def test_trained_times_agree_at_any_overlap(small, overlap):
+    """Of a film that ends in the middle of a window."""
+    windows = list(perceivio.read(CLIP, small, duration=2.0, overlap=overlap))
+    rejoin, parts, latents = Rejoin(clip_format(small.config), overlap), [], []
+    for window in windows:
+        latents.append(small.encode(window.inputs))
+        found = small.decode(latents[-1], {"image": None, "audio": None})
+        values = {"image": found["image"][0].clamp(0, 1), "audio": found["audio"][0, :, 0]}
+        parts.append(rejoin.add(window, values | {"audio": values["audio"].clamp(-1, 1)}))
+    parts.append(rejoin.finish())
+    wanted = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    line = Timeline(small, torch.cat(latents), overlap, 0.0, *map(len, wanted.values()))
+    torch.testing.assert_close(line.frames(), wanted["image"], **CLOSE)
+    torch.testing.assert_close(line.audio(), wanted["audio"], **CLOSE)
+    odd = [line.frame(frame / 25) for frame in range(1, 50, 2)]
+    torch.testing.assert_close(torch.stack(odd), wanted["image"][1::2], **CLOSE)
+
+
 def test_times_between_windows_are_continuous(small, kept):
     """Over the fade from one window to the next, in steps of a twentieth of a frame."""
     line = timeline(small, kept)

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +39,7 @@ class Ask:
     """What is wanted of a file. Times are seconds on the source's clock.
 
     at          single frames at these times; none: a span
-    start, stop of a span; None: of the whole recording
+    start, stop of a span; None: of the whole recording, which also ends what would go beyond it
     rate        frames/s of a span; None: the model's own
     size        (height, width) in pixels; None: for arrays as dense as the model's own, for eyes
                 as `decode` shows it
@@ -66,14 +67,14 @@ class Ask:
 
     def look(self, model: Autoencoder, enlarge: bool) -> Look:
         """At the picture that is wanted; `enlarge`d for eyes where no size is given."""
-        clip = clip_format(model.config)
+        look = Look(self.size, self.crop, PREVIEW if self.preview else 1)
+        if self.size is not None or (self.height is None and not enlarge):
+            return look
         tall, wide = (self.crop or (0.0, 0.0, 1.0, 1.0))[2:]
-        size, height = self.size, self.height
-        if size is None and (height or enlarge):
-            shown = shown_shape(clip, None)
-            height = height or max(1, round(tall * shown[0]))
-            size = height, max(1, round(height * wide * shown[1] / (tall * shown[0])))
-        return Look(size, self.crop, PREVIEW if self.preview else 1)
+        shown = shown_shape(clip_format(model.config), None)
+        height = max(1, round(tall * shown[0])) if self.height is None else self.height
+        width = max(1, round(height * wide * shown[1] / (tall * shown[0])))
+        return replace(look, size=(height, width))
 
 
 @dataclass
@@ -123,15 +124,15 @@ def timeline_of(file: LatentsFile, model: Autoencoder | str | None = None) -> Ti
     clip, overlap = clip_format(ready.config), file.header.overlap
     if not len(file):
         raise PerceivioError(f"{file.path}: holds no windows yet")
-    real = {"frames": 0, "samples": 0}
-    for kind in real:
+
+    def real(kind: Literal["frames", "samples"]) -> int:
         # Where one of the two ends earlier, windows behind its end have none of it.
-        for record in (file[index] for index in reversed(range(len(file)))):
-            if count := getattr(record, kind):
-                real[kind] = clip.start_of(getattr(clip, kind), record.index, overlap) + count
-                break
-    frames, samples = real["frames"], real["samples"]
-    return Timeline(ready, _Kept(file), overlap, file.start, frames, samples)
+        index = bisect_left(range(len(file)), True, key=lambda i: not getattr(file[i], kind)) - 1
+        if index < 0:
+            return 0
+        return clip.start_of(getattr(clip, kind), index, overlap) + getattr(file[index], kind)
+
+    return Timeline(ready, _Kept(file), overlap, file.start, real("frames"), real("samples"))
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,14 @@ def ask(
     began = time.perf_counter()
     with LatentsFile(source) as file, _named(file):
         line = timeline_of(file, model)
+        if wanted.stop is not None:
+            wanted = replace(wanted, stop=min(wanted.stop, line.stop))
         answer = Answer(source_info(file))
         folder = Path(target) if target is not None and Path(target).is_dir() else None
         path = None if folder or target is None else Path(target)
         parts = _parts(wanted, line, path)
+        if path is not None and path.exists() and path.samefile(source):
+            raise PerceivioError(f"{path}: is the input itself; choose another name with -o")
         stem = name or Path(source).stem
         if "classes" in parts:
             answer.classes = line.classes(top, wanted.start, wanted.stop)
@@ -214,6 +219,8 @@ def _parts(wanted: Ask, line: Timeline, path: Path | None) -> list[Part]:
     if wanted.only or wanted.at:
         return [wanted.only or "image"]
     suffix = path.suffix.lower() if path else ""
+    if suffix in (".png", ".jpg") and (line.frames_in_all or 0) > 1:
+        raise PerceivioError(f"{path}: holds one frame; say of which second with --at")
     if suffix == ".npy":
         raise PerceivioError(f"{path}: holds one array; say which with --only, or choose .npz")
     if suffix in TARGETS and TARGETS[suffix].video is None:
@@ -236,15 +243,17 @@ def _write_pictures(
     overwrite: bool,
 ) -> None:
     """Single frames, each in a file of its own."""
+    look = wanted.look(line.model, enlarge=True)
     if path is not None and len(wanted.at) > 1:
         raise PerceivioError(
             f"{path}: holds one frame, not {len(wanted.at)}; choose a folder, .npy or .npz"
         )
-    look = wanted.look(line.model, enlarge=True)
-    paths = [path or folder / f"{stem}_at_{second:g}.png" for second in wanted.at]
+    times = list(dict.fromkeys(wanted.at))
+    names = (np.format_float_positional(second, trim="-") for second in times)
+    paths = [path or folder / f"{stem}_at_{each}.png" for each in names]
     for each in paths:
         check_free(each, overwrite)
-    pictures = (frame for stretch in line.pictures(wanted.at, look) for frame in stretch)
+    pictures = (frame for stretch in line.pictures(times, look) for frame in stretch)
     for each, frame in zip(paths, pictures, strict=True):
         answer.size = (frame.shape[1], frame.shape[2])
         with MediaWriter(each, None, answer.size, overwrite=overwrite) as writer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,7 @@ def attention(
         float,
         Parameter(
             help="Second at which the window begins that is looked at.",
-            validator=validators.Number(gte=0),
+            validator=validators.Number(gte=0, lt=inf),
         ),
     ] = 0.0,
     latents: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from math import inf
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -102,7 +103,7 @@ def search(
         float | None,
         Parameter(
             help="Take of QUERY only the window that begins at this second.",
-            validator=validators.Number(gte=0),
+            validator=validators.Number(gte=0, lt=inf),
         ),
     ] = None,
     others: Annotated[

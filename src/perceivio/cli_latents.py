@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -128,7 +129,8 @@ def decode(
     start: Annotated[
         float | None,
         Parameter(
-            help="Second of the source at which to begin.", validator=validators.Number(gte=0)
+            help="Second of the source at which to begin.",
+            validator=validators.Number(gte=0, lt=inf),
         ),
     ] = None,
     duration: Duration = None,

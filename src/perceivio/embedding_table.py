@@ -97,7 +97,9 @@ class TableWriter:
         self._rows: list[pa.RecordBatch] = []
         try:
             with self._told():
-                self._file = parquet.ParquetWriter(self._part, self._schema)
+                self._file = parquet.ParquetWriter(
+                    self._part, self._schema, write_page_checksum=True
+                )
         except PerceivioError:
             self._part.unlink(missing_ok=True)
             raise
@@ -157,7 +159,7 @@ class Table:
         if not self.path.exists():
             raise PerceivioError(f"{path}: no such file; make one with `perceivio embed`")
         with _Told(self.path, "is no table that can be read"):
-            self._file = parquet.ParquetFile(self.path)
+            self._file = parquet.ParquetFile(self.path, page_checksum_verification=True)
         try:
             self.facts = Facts.of(self._file.schema_arrow)
         except PerceivioError as error:
@@ -172,7 +174,10 @@ class Table:
         first = 0
         with _Told(self.path, "is damaged"):
             for batch in self._file.iter_batches(ROWS):
-                yield Rows.of(batch, first, self.facts.channels)
+                rows = Rows.of(batch, first, self.facts.channels)
+                if not np.isfinite(rows.vectors).all():
+                    raise PerceivioError(f"{self.path}: holds vectors that are not finite")
+                yield rows
                 first += len(batch)
 
 

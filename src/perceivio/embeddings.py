@@ -33,7 +33,7 @@ from .autoencoder import Autoencoder, load
 from .clips import Window
 from .embedding_table import Facts, TableWriter
 from .errors import PerceivioError
-from .keep import maker
+from .keep import maker, notes_of
 from .latents import LatentsFile, is_latents
 from .model import MultimodalAutoencoder
 from .overlap import ahead
@@ -118,11 +118,17 @@ def latents_of(
     if is_latents(path):
         with LatentsFile(path) as file:
             maker(file, model)
-            stop = inf if duration is None else start + duration
+            stop, found = inf if duration is None else start + duration, False
             for record in file.between(start, stop):
+                found = True
                 yield [(record.start, record.stop)], record.latents.to(model.device)
+            if not found:
+                raise PerceivioError(
+                    f"{path}: holds no window from {start:g} s on; it covers {file.start:.2f} to"
+                    f" {file.stop:.2f} s"
+                )
             if notes is not None:
-                notes += file.notes
+                notes += notes_of(file)
         return
     windows = read(path, model, start=start, duration=duration)
     size = sum(prod(modality.value_shape) for modality in model.config.modalities.values())
@@ -214,6 +220,9 @@ def embed(
     Raises PerceivioError where the table cannot be written, and where no file could be read.
     """
     began = time.perf_counter()
+    place = Path(target)
+    if place.exists() and any(Path(each).exists() and place.samefile(each) for each in sources):
+        raise PerceivioError(f"{target}: is an input itself; choose another name with -o")
     ready = load(model) if isinstance(model, str) else model
     pooler = Pooler(ready, pooling)
     facts = Facts(ready.identity, ready.source or ready.config.name, pooling, pooler.channels)

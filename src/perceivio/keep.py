@@ -425,7 +425,8 @@ class _Span:
             raise LatentsError(
                 f"{file.path}: covers {file.start:.2f} to {file.stop:.2f} s, not {begin:g} s"
             )
-        self.start, self.stop = begin, file.stop if duration is None else begin + duration
+        self.start = begin
+        self.stop = file.stop if duration is None else min(begin + duration, file.stop)
         self._file, self._clip, self._overlap = file, clip, header.overlap
         self._whole = start is None and duration is None
         self._rates = {clip.image_name: exact(clip.frame_rate), clip.audio_name: clip.sample_rate}

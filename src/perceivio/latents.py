@@ -250,6 +250,9 @@ class LatentsFile:
         self.lost: tuple[int, float] = (0, 0.0)
         try:
             self._file: IO[bytes] = self.path.open("rb")
+            if not self._file.seekable():
+                self._file.close()
+                raise LatentsError(f"{path}: is a pipe; write it to a file, which can be searched")
         except OSError as error:
             raise LatentsError(f"{path}: cannot be read: {error.strerror or error}") from error
         try:
@@ -299,9 +302,11 @@ class LatentsFile:
 
     def at(self, time: float) -> list[Record]:
         """The records whose windows cover a second of the source: one, or two where windows
-        overlap. Raises LatentsError where there is none."""
-        found = list(self.between(time, time))
-        if not found:
+        overlap; at `stop`, the last. Raises LatentsError where there is none."""
+        if not len(self):
+            raise LatentsError(f"{self.path}: holds no windows yet")
+        found = list(self.between(time, time)) or [self[-1]]
+        if not self.start <= time <= self.stop:
             raise LatentsError(
                 f"{self.path}: covers {self.start:.2f} to {self.stop:.2f} s, not {time:g} s"
             )
@@ -406,6 +411,8 @@ def open_latents(path: str | os.PathLike[str]) -> LatentsFile:
 def is_latents(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a file of latents does, whatever it is called."""
     try:
+        if not Path(path).is_file():
+            return False  # of a pipe, what is read here would be gone
         with Path(path).open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
@@ -420,7 +427,7 @@ def read_head(file: IO[bytes]) -> tuple[Header, int, bytes]:
     prefix = _read(file, 0, PREFIX.size)
     magic, version = PREFIX.unpack(prefix)
     if magic != MAGIC:
-        raise LatentsError("is no file of latents")
+        raise LatentsError("is no file of latents; make one with `perceivio encode`")
     if version != VERSION:
         raise LatentsError(f"is of version {version}; this perceivio reads version {VERSION}")
     frame = _read(file, PREFIX.size, FRAME.size)

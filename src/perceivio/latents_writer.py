@@ -78,8 +78,6 @@ class LatentsWriter:
                 self._file.close()
                 raise
         except OSError as error:
-            if not self.done:
-                self.part.unlink(missing_ok=True)
             raise self._unwritable(error) from error
 
     def add(self, start: float, stop: float, frames: int, samples: int, latents: Tensor) -> None:
@@ -152,7 +150,11 @@ class LatentsWriter:
                 self._refuse(f"was begun with another {other}")
         self._file.seek(0)
         self._file.truncate()
-        self._write(head)
+        try:
+            self._write(head)
+        except OSError:
+            self.part.unlink(missing_ok=True)
+            raise
         return check
 
     def _go_on(self, first: int, check: bytes) -> bytes:

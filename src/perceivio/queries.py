@@ -37,6 +37,7 @@ from .position import Grid
 
 SNAP = 2**20  # coordinates are rounded to this part of a step, or 1/3 of 3 would not be 1
 LARGEST = 8192  # pixels along a side
+FASTEST = 10_000  # frames/s
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,8 @@ def _cubic(distance: Tensor) -> Tensor:
 
 def times_of(start: float, stop: float, rate: float) -> list[float]:
     """start, start + 1 / rate, ... before stop. Raises InputError where there is none."""
-    if not rate > 0:
-        raise InputError(f"a frame rate of {rate:g}/s: give more than 0")
+    if not 0 < rate <= FASTEST:
+        raise InputError(f"a frame rate of {rate:g}/s: give more than 0, and {FASTEST} at most")
     count = math.ceil(round((stop - start) * rate * SNAP) / SNAP)
     if count < 1:
         raise InputError(f"there is no frame from {start:g} to {stop:g} s; stop must come later")

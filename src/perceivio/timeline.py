@@ -131,8 +131,9 @@ class Timeline:
         first, end = self._span(start, stop)
         if not self._count("video"):
             raise InputError("this recording has no picture")
-        if stop is None:
-            end = self.start + self._count("video") / float(self.clip.frame_rate or 1)
+        last = self.start + self._count("video") / float(self.clip.frame_rate or 1)
+        if stop is None and first < last:
+            end = last  # without the last frame on display while sound goes on
         return times_of(first, end, float(rate or self.clip.frame_rate))
 
     def pictures(self, times: Sequence[float], look: Look) -> Iterator[Tensor]:
@@ -165,11 +166,11 @@ class Timeline:
 
     def _pictures(self, index: int, coordinates: list[float], look: Look) -> Tensor:
         """Frames of which window `index` is the last that answers."""
-        phases = [self._phase("video", index, u) for u in coordinates]
+        phases = self._phases("video", index, torch.tensor(coordinates, dtype=torch.float64))
         found = self._shown(index, coordinates, look)
-        shared = [i for i, phase in enumerate(phases) if phase < 1]
+        shared = (phases < 1).nonzero()[:, 0].tolist()
         if shared:
-            weights = _raised(torch.tensor([phases[i] for i in shared]))[:, None, None, None]
+            weights = _raised(phases[shared])[:, None, None, None]
             before = self._shown(index - 1, [coordinates[i] for i in shared], look)
             found[shared] = torch.lerp(before, found[shared], weights)
         return found
@@ -185,11 +186,11 @@ class Timeline:
     def _sounds(self, index: int, first: int, end: int) -> Tensor:
         """Samples of which window `index` is the last that answers."""
         found = self._heard(index, first, end)
-        shared = sum(self._phase("audio", index, i) < 1 for i in range(first, end))
+        phases = self._phases("audio", index, torch.arange(first, end, dtype=torch.float64))
+        shared = int((phases < 1).sum())  # the first ones
         if shared:
-            phases = [self._phase("audio", index, first + i) for i in range(shared)]
             before = self._heard(index - 1, first, first + shared)
-            found[:shared] = torch.lerp(before, found[:shared], _raised(torch.tensor(phases)))
+            found[:shared] = torch.lerp(before, found[:shared], _raised(phases[:shared]))
         return found
 
     def _heard(self, index: int, first: int, end: int) -> Tensor:
@@ -220,12 +221,15 @@ class Timeline:
         step = self._begin("video", 1)
         return min(max(0, math.floor((u + 0.5) / step)), len(self.latents) - 1)
 
-    def _phase(self, kind: str, index: int, u: float) -> float:
-        """How far from the window before to this one; 1 where there is nothing to fade from."""
+    def _phases(self, kind: str, index: int, places: Tensor) -> Tensor:
+        """How far from the window before to this one frames or samples of the file are; 1 where
+        there is nothing to fade from."""
         begin = self._begin(kind, index)
-        end = self._begin(kind, index - 1) + self._points(kind) if index else 0
+        end = self._begin(kind, index - 1) + self._points(kind) if index else begin
         shared = min(end, self._count(kind)) - begin
-        return min(1.0, (u - begin + 0.5) / shared) if index and shared > 0 else 1.0
+        if shared <= 0:
+            return torch.ones_like(places)
+        return ((places - begin + 0.5) / shared).clamp(max=1)
 
     def _frame_at(self, second: float, count: int) -> float:
         self._check(second)
@@ -250,4 +254,4 @@ class Timeline:
 
 def _raised(phase: Tensor) -> Tensor:
     """The raised cosine of `Rejoin`: from 0 at phase 0 to 1 at phase 1."""
-    return 0.5 - 0.5 * torch.cos(math.pi * phase.clamp(0, 1))
+    return (0.5 - 0.5 * torch.cos(math.pi * phase.clamp(0, 1))).float()

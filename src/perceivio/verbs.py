@@ -5,6 +5,7 @@ what they print of each.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
@@ -42,10 +43,10 @@ Device = Annotated[
     str | None, Parameter(help="cpu, cuda, cuda:1, ...; without it, a GPU where there is one.")
 ]
 Start = Annotated[
-    float, Parameter(help="Second at which to begin.", validator=validators.Number(gte=0))
+    float, Parameter(help="Second at which to begin.", validator=validators.Number(gte=0, lt=inf))
 ]
 Duration = Annotated[
-    float | None, Parameter(help="Seconds to work on.", validator=validators.Number(gt=0))
+    float | None, Parameter(help="Seconds to work on.", validator=validators.Number(gt=0, lt=inf))
 ]
 Top = Annotated[int, Parameter(help="Classes to name.", validator=validators.Number(gte=1))]
 
