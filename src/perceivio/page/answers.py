@@ -1,21 +1,21 @@
 """What page and API do: an upload in, files in the workspace and plain values out.
 
-Each job is one function of files. What a visitor did wrong is raised as PerceivioError in one line,
-with the file called as the visitor called it.
+Each job is one function of files. What a visitor did wrong is raised as PerceivioError in one line.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from .. import keep
 from ..asking import Ask, ask, timeline_of
 from ..autoencoder import Autoencoder
-from ..errors import PerceivioError
 from ..latents import LatentsFile, is_latents
 from ..looking import look
 from ..pipeline import SUFFIXES, Progress, Report
@@ -54,37 +54,33 @@ class Made:
 class Answers:
     """The functions, with what they need.
 
-    models  that are served, by the names under which a visitor chooses; the first is the default
+    models   that are served, by the names under which a visitor chooses; the first is the default
+    threads  that a job may use
     """
 
     models: Mapping[str, Autoencoder]
     limits: Limits
     workspace: Workspace
+    threads: int = field(default_factory=torch.get_num_threads)
 
     def reconstruct(
         self, upload: str, model: str, owner: str = "", progress: Progress | None = None
     ) -> Made:
         """Make of a media file its reconstruction, the two side by side and its latents; of a file
         of latents what can be made without the source."""
-        with self._upload(upload) as source:
-            stem, folder = source.stem, self.workspace.new_result(owner)
-            try:
-                return self._reconstruct(source, stem, folder, model, self._watched(progress))
-            except BaseException:
-                self.workspace.drop(folder.name)
-                raise
+        with self._upload(upload) as source, self._new_result(owner) as folder:
+            return self._reconstruct(source, folder, model, self._watched(progress))
 
-    def _reconstruct(
-        self, source: Path, stem: str, folder: Path, model: str, progress: Progress
-    ) -> Made:
-        latents, side = folder / f"{stem}.latents", None
+    def _reconstruct(self, source: Path, folder: Path, model: str, progress: Progress) -> Made:
+        stem, side = source.stem, None
+        latents = folder / f"{stem}.latents"
         if is_latents(source):
             name = self._maker(source)
             source.replace(latents)
-            with _called(latents, source.name):
-                info = self._source_of(latents)
-                target = folder / f"{stem}_reconstruction{SUFFIXES[info.kind]}"
-                report = keep.decode(latents, target, self.models[name], progress=progress)
+            with LatentsFile(latents) as file:
+                kind = file.header.kind
+            target = folder / f"{stem}_reconstruction{SUFFIXES[kind]}"
+            report = keep.decode(latents, target, self.models[name], progress=progress)
         else:
             name, info = self._chosen(model), self.limits.check_media(source)
             suffix = SUFFIXES[info.kind]
@@ -117,7 +113,6 @@ class Answers:
         upload: str,
         model: str,
         precision: Precision = "float16",
-        owner: str = "",
         progress: Progress | None = None,
     ) -> Path:
         """The latents of a media file."""
@@ -126,20 +121,16 @@ class Answers:
         with self._upload(upload) as source:
             self.limits.check_media(source)
             ready = self.models[self._chosen(model)]
-            folder = self.workspace.new_result(owner)
-            try:
+            with self._new_result() as folder:
                 return keep.encode(
                     source, folder, ready, precision=precision, duration=self.limits.seconds,
                     progress=self._watched(progress),
                 ).written  # fmt: skip
-            except BaseException:
-                self.workspace.drop(folder.name)
-                raise
 
     def frame_of(self, upload: str, at: float, height: int) -> Path:
         """One frame of a file of latents that was uploaded."""
-        with self._upload(upload) as source:
-            return self._in_new_folder(lambda folder: self._frame(source, folder, at, height))
+        with self._upload(upload) as source, self._new_result() as folder:
+            return self._frame(source, folder, at, height)
 
     def frame(self, token: str, latents: str, model: str, at: float, height: int) -> Path:
         """One frame of kept latents; nothing is encoded again."""
@@ -157,9 +148,8 @@ class Answers:
         check_number("at", at)
         with self._upload(upload) as source:
             ready = self._ready(source, model)
-            return self._in_new_folder(
-                lambda folder: list(look(source, folder, ready, at=at, top=top).written)
-            )
+            with self._new_result() as folder:
+                return list(look(source, folder, ready, at=at, top=top).written)
 
     def attention(self, token: str, latents: str, model: str, at: float) -> Path:
         """Where the strongest latents write in the window of kept latents at a time."""
@@ -190,13 +180,18 @@ class Answers:
 
     @contextlib.contextmanager
     def _upload(self, path: str) -> Iterator[Path]:
-        with self.workspace.use(path) as source, _called(source, source.name):
+        # A thread that meets torch while another shares its work out would stay with one core.
+        torch.set_num_threads(self.threads)
+        with self.workspace.use(path) as source:
             yield source
 
-    def _in_new_folder(self, work: Any) -> Any:
-        folder = self.workspace.new_result()
+    @contextlib.contextmanager
+    def _new_result(self, owner: str = "") -> Iterator[Path]:
+        """A folder that stays while it is filled, even if its visitor leaves; not on failure."""
+        folder = self.workspace.new_result(owner)
         try:
-            return work(folder)
+            with self.workspace.result(folder.name):
+                yield folder
         except BaseException:
             self.workspace.drop(folder.name)
             raise
@@ -237,17 +232,3 @@ class Answers:
             raise RefusalError(
                 f"{source}: was made by the model {file.header.model!r}, which is not served here"
             )
-
-    def _source_of(self, latents: Path) -> Any:
-        with LatentsFile(latents) as file:
-            return keep.source_info(file)
-
-
-@contextlib.contextmanager
-def _called(path: Path, name: str) -> Iterator[None]:
-    """Errors call a file as its visitor does, and tell nothing of where it lies here."""
-    try:
-        yield
-    except PerceivioError as error:
-        line = str(error).replace(str(path), name).replace(str(path.parent), "")
-        raise RefusalError(line) from error

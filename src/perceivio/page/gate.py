@@ -186,8 +186,10 @@ class Gate:
             if len(body) > MOST_JSON:
                 await _say(413, "this request is too large")(request.scope, receive, send)
                 return
+        paths: list[str] = []
         try:
-            self._check_files(json.loads(body or b"{}"))
+            asked = json.loads(body or b"{}")
+            self._check_files(asked, paths)
         except ValueError:
             await _say(400, "this is no JSON")(request.scope, receive, send)
             return
@@ -206,13 +208,19 @@ class Gate:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await _plainly(self._inner, request.scope, again, send)
+        session = asked.get("session_hash") if isinstance(asked, dict) else None
+        self._workspace.ask_for(paths, session if isinstance(session, str) else "")
+        if not await _plainly(self._inner, request.scope, again, send):
+            self._workspace.ask_no_more(paths)
 
-    def _check_files(self, value: Any) -> None:
-        """Raises RefusalError for a value that names a file, and no upload that is here."""
+    def _check_files(self, value: Any, paths: list[str]) -> None:
+        """Put the uploads that a value names into `paths`.
+
+        Raises RefusalError where it names a file that is no upload, or is not here.
+        """
         if isinstance(value, list):
             for each in value:
-                self._check_files(each)
+                self._check_files(each, paths)
         elif isinstance(value, dict):
             if "path" in value or "meta" in value or "url" in value:
                 path = value.get("path")
@@ -221,8 +229,9 @@ class Gate:
                         "this file is not here: upload it first; paths and addresses are not taken,"
                         " and an upload is used once"
                     )
+                paths.append(path)
             for each in value.values():
-                self._check_files(each)
+                self._check_files(each, paths)
 
 
 class _TooMuchError(Exception):
@@ -243,12 +252,14 @@ def _limited(receive: Receive, most: int) -> Receive:
     return counted
 
 
-async def _plainly(inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """What Gradio fails over, as with an argument that is missing, is told in one line."""
-    failed = False
+async def _plainly(inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> bool:
+    """What Gradio fails over, as with an argument that is missing, is told in one line. Returns
+    whether the request was taken."""
+    failed = taken = False
 
     async def told(message: Message) -> None:
-        nonlocal failed
+        nonlocal failed, taken
+        taken = taken or message.get("status", 500) < 400
         failed = failed or (message.get("status", 0) >= 500 and message["status"] != BUSY)
         if not failed:
             await send(message)
@@ -262,6 +273,7 @@ async def _plainly(inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -
         why = f"{why}: {' '.join(str(error).split())}"
     if failed:
         await _say(400, why)(scope, receive, send)
+    return taken
 
 
 def _with_headers(send: Send) -> Callable[[Message], Awaitable[None]]:

@@ -23,6 +23,7 @@ from . import drawing
 from .answers import Answers, Made
 from .gate import FILE
 from .limits import SHORTEST, TALLEST
+from .workspace import Workspace
 
 EXAMPLES = {
     "A spoken digit": Path(__file__).parent / "examples" / "digit.mp4",
@@ -43,23 +44,27 @@ def theme() -> Base:
     return Default(font=FONTS, font_mono=MONO)
 
 
-def plainly(function: Callable[P, R]) -> Callable[P, R]:
-    """Whatever goes wrong is told in one line: what the visitor can mend, or that we cannot."""
+def teller(workspace: Workspace) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates functions: whatever goes wrong in them is told in one line."""
 
-    @functools.wraps(function)
-    def told(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            # Gradio shows it as HTML.
-            raise gr.Error(escape(_line(error)), duration=None, print_exception=False) from None
+    def plainly(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def told(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                line = escape(line_of(error, workspace))  # Gradio shows it as HTML
+                raise gr.Error(line, duration=None, print_exception=False) from None
 
-    return told
+        return told
+
+    return plainly
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception, workspace: Workspace) -> str:
+    """What the visitor can mend, or that we cannot."""
     if isinstance(error, PerceivioError):
-        return " ".join(str(error).split())
+        return workspace.plain(" ".join(str(error).split()))
     number = secrets.token_hex(3)
     log.error("failure %s", number, exc_info=error)
     return f"something failed here, not by your doing; the server's log has it as {number}"
@@ -82,7 +87,7 @@ def file_value(path: Path) -> dict[str, Any]:
 
 
 def build(answers: Answers) -> gr.Blocks:
-    limits, names = answers.limits, list(answers.models)
+    limits, names, plainly = answers.limits, list(answers.models), teller(answers.workspace)
     with gr.Blocks(title="perceivio", analytics_enabled=False) as page:
         result = gr.State(None)  # what was made: names of files in the workspace, no data
         _html(
@@ -131,18 +136,20 @@ def build(answers: Answers) -> gr.Blocks:
                     frame = _html(elem_id="frame")
         maps = _html(elem_id="maps")
 
-        def work(upload: Any, model: str, request: gr.Request, bar: gr.Progress) -> list[Any]:
+        def work(
+            taken: Callable[[], str], model: str, height: int, request: gr.Request, bar: gr.Progress
+        ) -> list[Any]:
             """What the page then shows: the result, or in its place what is wrong."""
             try:
-                if upload is None:
-                    raise PerceivioError("drop a file first, or take one of the examples")
-                path, owner = _path(upload), request.session_hash or ""
-                return show(answers.reconstruct(path, model, owner, _told(bar)))
+                owner = request.session_hash or ""
+                made = answers.reconstruct(taken(), model, owner, _told(bar))
+                with answers.workspace.result(made.token):
+                    return show(made, height)
             except Exception as error:
-                no = gr.update(visible=False)
-                return [None, None, drawing.refused(_line(error)), "", "", "", no, no, "", ""]
+                line, no = line_of(error, answers.workspace), gr.update(visible=False)
+                return [None, None, drawing.refused(line), "", "", "", no, no, "", ""]
 
-        def show(made: Made) -> list[Any]:
+        def show(made: Made, height: int) -> list[Any]:
             seen, report = made.side_by_side or made.reconstruction, made.report
             caption = f"{report.info.path.name}: "
             if made.side_by_side:
@@ -164,8 +171,8 @@ def build(answers: Answers) -> gr.Blocks:
                 gr.update(visible=report.info.kind != "sound"),
                 gr.update(minimum=begin, maximum=last, value=begin, visible=has_picture),
                 drawing.picture(
-                    answers.frame(made.token, kept["latents"], made.model, made.start, 448),
-                    link, "pv-frame", f"{made.start:.2f} s",
+                    answers.frame(made.token, kept["latents"], made.model, made.start, height),
+                    link, "pv-frame", f"{made.start:.2f} s, {height} pixels high",
                 ) if report.info.kind != "sound" else "",
                 "",
             ]  # fmt: skip
@@ -173,13 +180,16 @@ def build(answers: Answers) -> gr.Blocks:
         made = [result, upload, player, links, figures, classes, asking, at, frame, maps]
 
         def on_run(
-            upload: Any, model: str, request: gr.Request, bar: gr.Progress = BAR
+            upload: Any, model: str, height: int, request: gr.Request, bar: gr.Progress = BAR
         ) -> list[Any]:
-            return work(upload, model, request, bar)
+            return work(lambda: _path(upload), model, height, request, bar)
 
         def on_example(name: str) -> Callable[..., list[Any]]:
-            def run_example(model: str, request: gr.Request, bar: gr.Progress = BAR) -> list[Any]:
-                return work({"path": answers.example(EXAMPLES[name])}, model, request, bar)
+            def run_example(
+                model: str, height: int, request: gr.Request, bar: gr.Progress = BAR
+            ) -> list[Any]:
+                example = functools.partial(answers.example, EXAMPLES[name])
+                return work(example, model, height, request, bar)
 
             return run_example
 
@@ -207,9 +217,9 @@ def build(answers: Answers) -> gr.Blocks:
         heavy = {
             **quiet, "concurrency_id": WORK, "show_progress_on": player, "preprocess": False
         }  # fmt: skip
-        run.click(on_run, [upload, model], made, **heavy)
+        run.click(on_run, [upload, model, height], made, **heavy)
         for button in examples:
-            button.click(on_example(button.value), [model], made, **heavy)
+            button.click(on_example(button.value), [model, height], made, **heavy)
         quick = {**quiet, "concurrency_id": QUICK, "show_progress": "minimal"}
         for slider in (at, height):
             slider.change(
@@ -236,7 +246,7 @@ def _told(bar: gr.Progress) -> Progress:
 
 def _api(answers: Answers) -> None:
     """The functions that programs call; an upload is `file`, and is deleted afterwards."""
-    first = next(iter(answers.models))
+    first, plainly = next(iter(answers.models)), teller(answers.workspace)
 
     @plainly
     def reconstruct(file: FileData, model: str = first) -> dict[str, Any]:
@@ -288,6 +298,8 @@ def _api(answers: Answers) -> None:
 
 def _path(file: Any) -> str:
     """The path in an upload's value, which the workspace believes only if it is one."""
+    if file is None:
+        raise PerceivioError("drop a file first, or take one of the examples")
     path = file.get("path") if isinstance(file, dict) else getattr(file, "path", None)
     if not isinstance(path, str):
         raise PerceivioError("give an upload: its path in {'path': ..., 'meta': {...}}")

@@ -19,8 +19,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -35,12 +35,20 @@ EVERY = 2.0  # seconds between two looks at what is over
 
 @dataclass
 class _Folder:
-    """A folder with a token for a name. `owner` is the visitor's session, if any."""
+    """A folder with a token for a name.
+
+    until   when it goes, on the monotonic clock
+    owner   the visitor's session, if any
+    asked   of an upload: a job for it waits in the queue
+    users   that are at work in it
+    over    it goes with its last user
+    """
 
     path: Path
+    until: float
     owner: str = ""
-    since: float = field(default_factory=time.monotonic)
-    users: int = 0  # that are at work in it
+    asked: bool = False
+    users: int = 0
     over: bool = False
 
 
@@ -98,6 +106,24 @@ class Workspace:
         """Whether this is the path of an upload that is here."""
         return self._upload(path) is not None
 
+    def ask_for(self, paths: Sequence[str], owner: str) -> None:
+        """Jobs for these uploads are put into the queue: they stay until their turn has come at
+        the latest, or until their visitor leaves."""
+        with self._guard:
+            ahead = sum(folder.asked for folder in self._folders.values())
+            for path in paths:
+                if folder := self._upload(path):
+                    folder.asked, folder.owner = True, owner
+                    folder.until = time.monotonic() + self._limits.keep
+                    folder.until += (ahead + 1) * self._limits.work
+
+    def ask_no_more(self, paths: Sequence[str]) -> None:
+        """The jobs were not taken: the uploads may be asked for again."""
+        with self._guard:
+            for path in paths:
+                if folder := self._upload(path):
+                    folder.asked, folder.until = False, time.monotonic() + self._limits.keep
+
     @contextlib.contextmanager
     def use(self, path: str) -> Iterator[Path]:
         """The upload at this path, which is deleted afterwards: an upload is used once.
@@ -112,6 +138,8 @@ class Workspace:
         try:
             yield Path(path)
         finally:
+            with self._guard:
+                folder.users -= 1
             self.drop(folder.path.name)
 
     def _upload(self, path: str) -> _Folder | None:
@@ -166,31 +194,35 @@ class Workspace:
                 self.drop(token)
 
     def drop(self, token: str) -> None:
-        """Delete a folder, or let its last user do so. An upload has one user, which calls this."""
+        """Delete a folder, or let its last user do so."""
         with self._guard:
             folder = self._folders.get(token)
             if folder is None:
                 return
             folder.over = True
-            if folder.users and folder.path.parent == self.results:
+            if folder.users:
                 return
             del self._folders[token]
         shutil.rmtree(folder.path, ignore_errors=True)
 
     # ---- all
 
+    def plain(self, line: str) -> str:
+        """A line in which files of ours are called by their names alone."""
+        return re.sub(rf"{re.escape(str(self.root))}/\w+/\w+/", "", line)
+
     def _new(self, parent: Path, owner: str = "") -> _Folder:
         token = secrets.token_hex(16)
-        folder = _Folder(parent / token, owner)
+        folder = _Folder(parent / token, time.monotonic() + self._limits.keep, owner)
         folder.path.mkdir(mode=0o700)
         self._folders[token] = folder
         return folder
 
     def _look(self) -> None:
         while not self._ended.wait(min(EVERY, self._limits.keep / 4)):
-            oldest = time.monotonic() - self._limits.keep
+            now = time.monotonic()
             for token, folder in list(self._folders.items()):
-                if folder.since < oldest and not folder.users:
+                if folder.until < now and not folder.users:
                     self.drop(token)
 
 
