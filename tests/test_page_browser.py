@@ -246,6 +246,15 @@ def test_a_broken_file_is_told_in_words(visitor, tmp_path):
     visitor.check_quiet()
 
 
+def test_the_description_of_the_api_asks_no_other_host(visitor, server):
+    visitor.page.goto(f"{server.url}/?view=api")
+    visitor.page.get_by_text("/reconstruct").first.wait_for(timeout=WAIT)
+    for name in ("classify", "encode", "frame", "attention", "about"):
+        assert f"/{name}" in visitor.page.inner_text("body")
+    visitor.keep("wide_api")
+    visitor.check_quiet()
+
+
 def test_nothing_dropped_is_told_too(visitor):
     visitor.run()
     visitor.page.wait_for_selector("#player [role=alert] :text('drop a file first')", timeout=WAIT)

@@ -3,6 +3,7 @@
     limits.py     what is taken, and the clear words for what is not
     workspace.py  the server's own folder: what came up, what was made, when it goes
     answers.py    what page and API do, in files of that folder
+    turns.py      a thread for each queue
     drawing.py    figures and classes as HTML
     gate.py       which requests are let in, with which headers answers leave
     layout.py     the page in Gradio, and the functions of the API

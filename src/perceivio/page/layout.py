@@ -23,6 +23,7 @@ from . import drawing
 from .answers import Answers, Made
 from .gate import FILE
 from .limits import SHORTEST, TALLEST
+from .turns import Turns
 from .workspace import Workspace
 
 EXAMPLES = {
@@ -88,6 +89,7 @@ def file_value(path: Path) -> dict[str, Any]:
 
 def build(answers: Answers) -> gr.Blocks:
     limits, names, plainly = answers.limits, list(answers.models), teller(answers.workspace)
+    in_turn, at_once = Turns(WORK), Turns(QUICK)
     with gr.Blocks(title="perceivio", analytics_enabled=False) as page:
         result = gr.State(None)  # what was made: names of files in the workspace, no data
         _html(
@@ -179,12 +181,14 @@ def build(answers: Answers) -> gr.Blocks:
 
         made = [result, upload, player, links, figures, classes, asking, at, frame, maps]
 
+        @in_turn
         def on_run(
             upload: Any, model: str, height: int, request: gr.Request, bar: gr.Progress = BAR
         ) -> list[Any]:
             return work(lambda: _path(upload), model, height, request, bar)
 
         def on_example(name: str) -> Callable[..., list[Any]]:
+            @in_turn
             def run_example(
                 model: str, height: int, request: gr.Request, bar: gr.Progress = BAR
             ) -> list[Any]:
@@ -194,6 +198,7 @@ def build(answers: Answers) -> gr.Blocks:
             return run_example
 
         @plainly
+        @at_once
         def on_frame(kept: dict[str, str] | None, at: float, height: int) -> str:
             if kept is None:
                 return ""
@@ -201,6 +206,7 @@ def build(answers: Answers) -> gr.Blocks:
             return drawing.picture(drawn, link, "pv-frame", f"{at:.2f} s, {height} pixels high")
 
         @plainly
+        @at_once
         def on_look(kept: dict[str, str] | None, at: float) -> str:
             if kept is None:
                 return ""
@@ -231,7 +237,7 @@ def build(answers: Answers) -> gr.Blocks:
         def on_leave(request: gr.Request) -> None:
             answers.workspace.leave(request.session_hash or "")
 
-        _api(answers)
+        _api(answers, in_turn, at_once)
     page.queue(max_size=limits.waiting, api_open=False, default_concurrency_limit=1)
     return page
 
@@ -244,21 +250,24 @@ def _told(bar: gr.Progress) -> Progress:
     return told
 
 
-def _api(answers: Answers) -> None:
+def _api(answers: Answers, in_turn: Turns, at_once: Turns) -> None:
     """The functions that programs call; an upload is `file`, and is deleted afterwards."""
     first, plainly = next(iter(answers.models)), teller(answers.workspace)
 
     @plainly
+    @in_turn
     def reconstruct(file: FileData, model: str = first) -> dict[str, Any]:
         made = answers.reconstruct(_path(file), model)
         files = {what: file_value(path) for what, path in made.files.items()}
         return {**answers.told(made.report, made.report.info.path.name), **files}
 
     @plainly
+    @in_turn
     def classify(file: FileData, model: str = first, top: int = 5) -> dict[str, Any]:
         return answers.classify(_path(file), model, top)
 
     @plainly
+    @in_turn
     def encode(
         file: FileData,
         model: str = first,
@@ -267,10 +276,12 @@ def _api(answers: Answers) -> None:
         return file_value(answers.encode(_path(file), model, precision))
 
     @plainly
+    @at_once
     def frame(latents: FileData, at: float, height: int = 448) -> dict[str, Any]:
         return file_value(answers.frame_of(_path(latents), at, height))
 
     @plainly
+    @in_turn
     def attention(
         file: FileData, at: float = 0.0, model: str = first, top: int = 2
     ) -> list[dict[str, Any]]:
