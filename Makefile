@@ -6,10 +6,11 @@ READY  := $(VENV)/.ready
 # Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
 PROCESSES ?= 2
 
-.PHONY: help setup demo test test-long wheel-test coverage audit lint bench figures train-small score-small clean docs notebook odd-media
+.PHONY: help setup demo test test-long wheel-test coverage audit lint bench figures train-small score-small clean docs notebook odd-media setup-browser serve
 
 help:
 	@echo "make demo         reconstruct a real clip, classify a spoken digit, say where to look"
+	@echo "make serve        a page on this machine: drop a video, look, listen, ask"
 	@echo "make test         all tests, offline, in some minutes on two cores"
 	@echo "make test-long    the tests that take long"
 	@echo "make wheel-test   what a fresh environment has from the wheel alone works"
@@ -17,6 +18,7 @@ help:
 	@echo "make audit        known weaknesses of the pinned packages (asks a service)"
 	@echo "make odd-media    what comes of a thousand damaged and odd files; writes docs/reliability.md"
 	@echo "make setup        the environment only, in $(VENV)"
+	@echo "make setup-browser  Chromium from Debian's packages, for the tests of the page"
 	@echo "make lint         ruff and pyright"
 	@echo "make docs         the pages in docs/ as a site, in build/docs"
 	@echo "make bench        speed and memory against transformers and the machine, some ten minutes"
@@ -45,7 +47,12 @@ demo: setup
 	@echo "it from 168 latents a window. Now try a video of your own:"
 	@echo "    $(BIN)/perceivio reconstruct YOUR_VIDEO --side-by-side"
 
+serve: setup
+	$(BIN)/perceivio serve
+
 test: setup
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		echo "No browser: the tests of the page in one are skipped. To have them: make setup-browser"
 	$(BIN)/python -m pytest
 
 test-long: setup
@@ -70,6 +77,12 @@ audit:
 
 odd-media: setup
 	$(BIN)/python tests/odd_media_run.py --docs docs/reliability.md
+
+setup-browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+		ADMIN=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$ADMIN apt-get update -qq && \
+		$$ADMIN apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
 lint: setup
 	$(BIN)/ruff check src tests recipes benchmarks docs
@@ -98,4 +111,4 @@ score-small: setup
 	$(BIN)/python -m recipes.small.score small
 
 clean:
-	rm -rf $(VENV) .audit demo build
+	rm -rf $(VENV) .audit demo build test-output

@@ -22,6 +22,7 @@ from .cli_data import data
 from .cli_embed import embed, search
 from .cli_evaluate import evaluate
 from .cli_latents import decode, encode
+from .cli_serve import serve
 from .cli_train import train
 from .console import Json, Overwrite, aside, complain, plain, print_json
 from .errors import PerceivioError
@@ -62,6 +63,7 @@ app.command(search)
 app.command(attention)
 app.command(encode)
 app.command(decode)
+app.command(serve)
 
 
 @app.command

@@ -170,6 +170,39 @@ def encode(
     return kept
 
 
+def reconstruct(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    latents: str | os.PathLike[str],
+    model: Autoencoder,
+    *,
+    precision: Precision = PRECISION,
+    duration: float | None = None,
+    overwrite: bool = False,
+    **more: Any,
+) -> Report:
+    """`pipeline.reconstruct`, which takes the rest, into files: `latents` is what `encode` would
+    have written of the source, and nothing is encoded twice."""
+    clip = clip_format(model.config)
+    overlap = pipeline.default_overlap(clip)
+
+    def kept(windows: Windows, pairs: pipeline.Pairs) -> pipeline.Pairs:
+        header = _header(windows, model, clip, precision, 0.0, duration, overlap)
+        with LatentsWriter(latents, header, overwrite) as writer:
+            there = writer.done
+            for window, found in pairs:
+                if window.index >= there:
+                    _add(writer, window, found)
+                yield window, found
+            if writer.done:
+                writer.finish(windows.notes, (windows.losses.packets, windows.losses.seconds))
+
+    return pipeline.reconstruct(
+        source, target, model, duration=duration, overlap=overlap, overwrite=overwrite,
+        passing=kept, **more,
+    )  # fmt: skip
+
+
 def decode(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str] | None = None,
@@ -220,8 +253,8 @@ def decode(
                 clip.sample_rate if has_sound else None,
                 overwrite,
             )
-            height = shape[0] or SHOWN
-            writers = pipeline.open_writers(files, writer, beside, clip, height, overwrite)
+            files.enter_context(writer)
+            writers = pipeline.open_writers(files, beside, clip, shape[0] or SHOWN, overwrite)
 
             def finish(stretch: Stretch) -> None:
                 values = span.cut(stretch)

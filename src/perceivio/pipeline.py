@@ -38,6 +38,8 @@ SHOWN = 224  # height in pixels that a small model's picture is enlarged to, at 
 SUFFIXES = {"video": ".mp4", "sound": ".wav", "image": ".png"}
 
 Progress = Callable[[float, float], None]  # seconds done, seconds in all (0: unknown)
+Pairs = Iterator[tuple[Window, Tensor]]  # windows and their latents
+Passing = Callable[[Windows, Pairs], Pairs]
 
 
 @dataclass
@@ -214,7 +216,8 @@ def write(
     beside = {k: v for k, v in names_beside(Path(path), clip).items() if k in first[1]}
     with contextlib.ExitStack() as files:
         writer = MediaWriter(path, clip.frame_rate, shape, rate, overwrite)
-        writers = open_writers(files, writer, beside, clip, height, overwrite)
+        files.enter_context(writer)
+        writers = open_writers(files, beside, clip, height, overwrite)
 
         def put(stretch: Mapping[str, Tensor]) -> None:
             writer.write(stretch.get(clip.image_name), stretch.get(clip.audio_name))
@@ -230,14 +233,12 @@ def write(
 
 def open_writers(
     files: contextlib.ExitStack,
-    writer: MediaWriter,
     paths: Mapping[str, Path],
     clip: ClipFormat,
     height: int,
     overwrite: bool,
 ) -> dict[str, BesideWriter]:
-    """Writers of what goes beside a clip; `files` closes them, and the clip's own."""
-    files.enter_context(writer)
+    """Writers of what goes beside a clip, which `files` closes."""
     declared = dict(clip.beside)
     return {
         name: files.enter_context(BesideWriter(path, declared[name], height, overwrite))
@@ -275,7 +276,7 @@ def reconstruct(
     target: str | os.PathLike[str] | None = None,
     model: Autoencoder | str = "small",
     *,
-    side_by_side: bool = False,
+    side_by_side: bool | Path = False,
     start: float = 0.0,
     duration: float | None = None,
     size: int | None = None,
@@ -284,12 +285,14 @@ def reconstruct(
     top: int = 5,
     progress: Progress | None = None,
     name: str | None = None,
+    passing: Passing | None = None,
 ) -> Report:
     """Reconstruct a media file into another: video as MP4, sound as WAV, a still image as PNG.
 
     target        file or folder; None: NAME_reconstruction.mp4 (.wav, .png) in the current folder
     model         a model, or what `load` takes
-    side_by_side  original left, reconstruction right, labelled
+    side_by_side  original left, reconstruction right, labelled; a path: in a file of its own there,
+                  beside the reconstruction alone
     start, duration  seconds of the source to work on; duration None: to its end
     size          height in pixels of the picture as shown; figures are not touched by it
     overlap       frames that windows share, crossfaded; None: an eighth of a window
@@ -297,6 +300,7 @@ def reconstruct(
     top           classes to name
     progress      called with (seconds done, seconds in all)
     name          NAME, where the target is none or a folder; None: the source's, without suffix
+    passing       is given the windows' row and each window with its latents, and passes these on
 
     Returns the figures: PSNR and SNR in dB at the model's resolution. Raises MediaError for files
     that cannot be read or written, and other PerceivioErrors, in one line.
@@ -329,34 +333,38 @@ def reconstruct(
             raise PerceivioError(f"{path}: is an input itself; choose another name with -o")
     media = {name: m.media or "" for name, m in clip.beside}
     report = Report(info, written=target, written_beside=beside, media=media)
-    frame_shape = shape
-    if side_by_side:
-        blank = torch.zeros(1, 3, *shape)
-        frame_shape = both(blank, blank, shape[0]).shape[1:3]
+    rate = clip.sample_rate if has_sound else None
 
     with contextlib.ExitStack() as files:
-        writer = MediaWriter(
-            target,
-            clip.frame_rate,
-            frame_shape if has_picture else None,
-            clip.sample_rate if has_sound else None,
-            overwrite,
-        )
-        writers = open_writers(files, writer, beside, clip, shape[0] or SHOWN, overwrite)
+        # The film alone, the one side by side, or both.
+        alone = seen = None
+        if side_by_side:
+            path = target if side_by_side is True else side_by_side
+            blank = torch.zeros(1, 3, *shape)
+            seen_shape = both(blank, blank, shape[0]).shape[1:3]
+            seen = MediaWriter(path, clip.frame_rate, seen_shape, rate, overwrite)
+            files.enter_context(seen)
+        if side_by_side is not True:
+            size_alone = shape if has_picture else None
+            alone = MediaWriter(target, clip.frame_rate, size_alone, rate, overwrite)
+            files.enter_context(alone)
+        films = [film for film in (alone, seen) if film is not None]
+        writers = open_writers(files, beside, clip, shape[0] or SHOWN, overwrite)
 
         def finish(stretch: Stretch) -> None:
             measure(clip, stretch)
             frames = stretch.values.get(clip.image_name)
             if frames is not None and len(frames):
-                if side_by_side:
+                if seen:
                     assert stretch.window.originals is not None
                     begin = stretch.begins[clip.image_name]
                     originals = stretch.window.originals[begin:][: len(frames)]
-                    writer.write(both(originals, frames, shape[0]))
-                else:
-                    writer.write(resize(frames, *shape))
+                    seen.write(both(originals, frames, shape[0]))
+                if alone:
+                    alone.write(resize(frames, *shape))
             if has_sound and clip.audio_name in stretch.values:
-                writer.write(samples=stretch.values[clip.audio_name])
+                for film in films:
+                    film.write(samples=stretch.values[clip.audio_name])
             for name, each in writers.items():
                 each.write(stretch.values[name])
 
@@ -369,6 +377,8 @@ def reconstruct(
         asked = [clip.image_name] * has_picture + [clip.audio_name] * has_sound + [*beside]
         with Behind() as behind:
             pairs = encoded(model, windows, told)
+            if passing:
+                pairs = passing(windows, pairs)
             for stretch in answers(model, pairs, asked, overlap, report, top):
                 behind.do(partial(finish, stretch))
     report.notes, report.lost = windows.notes, (windows.losses.packets, windows.losses.seconds)

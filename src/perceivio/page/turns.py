@@ -1,0 +1,46 @@
+"""A thread of its own for each queue, so that memory does not grow with the number of visitors.
+
+Gradio would run jobs in whichever of forty threads is free, and each of them would come to hold
+what torch and the allocator keep for a thread.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import ctypes
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Turns:
+    """Decorates functions: calls of all of them are done one after the other, in one thread."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, name)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        def work(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            finally:
+                give_back()
+
+        @functools.wraps(function)
+        def waiting(*args: P.args, **kwargs: P.kwargs) -> R:
+            # Gradio knows by the context whose progress is told.
+            context = contextvars.copy_context()
+            return self._pool.submit(context.run, work, *args, **kwargs).result()
+
+        return waiting
+
+
+def give_back() -> None:
+    """Freed memory goes back to the system, where the C library is one that keeps it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
