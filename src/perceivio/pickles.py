@@ -18,7 +18,7 @@ import mmap
 import pickletools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, ClassVar, cast
 
 import numpy as np
 
@@ -114,7 +114,7 @@ class _Machine:
             elif name in ("BINGET", "LONG_BINGET"):
                 self._stack.append(self._memo[argument])
             elif name not in ("PROTO", "FRAME"):
-                follow = _FOLLOWED.get(name)
+                follow = self.FOLLOWED.get(name)
                 if follow is None:
                     raise PickleError(
                         f"refused a pickle with the instruction {name}: only arrays and mappings"
@@ -198,6 +198,20 @@ class _Machine:
             raise PickleError("refused a pickle that changes what it is read with")
         self._stack[-1].restore(state)
 
+    FOLLOWED: ClassVar[Mapping[str, Callable[[Any, Any], None]]] = {
+        "MARK": _mark,
+        "MEMOIZE": _memoize,
+        "TUPLE": _tuple,
+        "SETITEM": _set_item,
+        "SETITEMS": _set_items,
+        "APPEND": _append,
+        "APPENDS": _append_all,
+        "GLOBAL": _global,
+        "STACK_GLOBAL": _stack_global,
+        "REDUCE": _reduce,
+        "BUILD": _build,
+    }
+
 
 _PUSHED = frozenset(
     {
@@ -215,19 +229,6 @@ _MADE: Mapping[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
 }
 _SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_FOLLOWED: Mapping[str, Callable[[_Machine, Any], None]] = {
-    "MARK": _Machine._mark,
-    "MEMOIZE": _Machine._memoize,
-    "TUPLE": _Machine._tuple,
-    "SETITEM": _Machine._set_item,
-    "SETITEMS": _Machine._set_items,
-    "APPEND": _Machine._append,
-    "APPENDS": _Machine._append_all,
-    "GLOBAL": _Machine._global,
-    "STACK_GLOBAL": _Machine._stack_global,
-    "REDUCE": _Machine._reduce,
-    "BUILD": _Machine._build,
-}
 
 
 class _StandIn:

@@ -6,7 +6,7 @@ Each job is one function of files. What a visitor did wrong is raised as Perceiv
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,14 +179,14 @@ class Answers:
     # ---- what they share
 
     @contextlib.contextmanager
-    def _upload(self, path: str) -> Iterator[Path]:
+    def _upload(self, path: str) -> Generator[Path]:
         # A thread that meets torch while another shares its work out would stay with one core.
         torch.set_num_threads(self.threads)
         with self.workspace.use(path) as source:
             yield source
 
     @contextlib.contextmanager
-    def _new_result(self, owner: str = "") -> Iterator[Path]:
+    def _new_result(self, owner: str = "") -> Generator[Path]:
         """A folder that stays while it is filled, even if its visitor leaves; not on failure."""
         folder = self.workspace.new_result(owner)
         try:

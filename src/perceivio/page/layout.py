@@ -218,15 +218,15 @@ def build(answers: Answers) -> gr.Blocks:
             )
             return drawing.picture(drawn, link, "pv-maps", told)
 
-        quiet: Any = {"api_visibility": "private", "show_progress": "full"}
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "full"}
         # Without preprocessing, for which Gradio would leave an empty file behind each upload.
-        heavy = {
+        heavy: dict[str, Any] = {
             **quiet, "concurrency_id": WORK, "show_progress_on": player, "preprocess": False
         }  # fmt: skip
         run.click(on_run, [upload, model, height], made, **heavy)
         for button in examples:
             button.click(on_example(button.value), [model, height], made, **heavy)
-        quick = {**quiet, "concurrency_id": QUICK, "show_progress": "minimal"}
+        quick: dict[str, Any] = {**quiet, "concurrency_id": QUICK, "show_progress": "minimal"}
         for slider in (at, height):
             slider.change(
                 on_frame, [result, at, height], frame, trigger_mode="always_last", **quick

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -125,7 +125,7 @@ class Workspace:
                     folder.asked, folder.until = False, time.monotonic() + self._limits.keep
 
     @contextlib.contextmanager
-    def use(self, path: str) -> Iterator[Path]:
+    def use(self, path: str) -> Generator[Path]:
         """The upload at this path, which is deleted afterwards: an upload is used once.
 
         Raises RefusalError for what is none, whatever else lies there, or is used already.
@@ -161,7 +161,7 @@ class Workspace:
         return made
 
     @contextlib.contextmanager
-    def result(self, token: str) -> Iterator[Path]:
+    def result(self, token: str) -> Generator[Path]:
         """The folder of a result, which stays while it is used. Raises RefusalError for none."""
         with self._guard:
             folder = self._folders.get(token)

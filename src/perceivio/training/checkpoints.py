@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def check_parts(state: Mapping[str, Any], step: int, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def told_of_state(path: Path) -> Iterator[None]:
+def told_of_state(path: Path) -> Generator[None]:
     """What a state that was altered breaks, as a CheckpointError that names it."""
     try:
         yield
