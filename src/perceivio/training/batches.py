@@ -117,6 +117,23 @@ def read(
     Raises the error of an example in one line, as if it had not been in another process, and
     RunError where such a process has died.
     """
+    try:
+        yield from _read(examples, keys, workers)
+    except PerceivioError as error:  # a worker's has its traceback around the one line
+        last = str(error).strip().splitlines()[-1]
+        raise RunError(re.sub(r"^[\w.]+Error: ", "", last)) from error
+    except (RuntimeError, OSError, EOFError) as error:
+        # torch tells of it, or the connection to it that broke before torch knew.
+        lost = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+        if not (workers and lost):
+            raise
+        last = (str(error).strip().splitlines() or ["its connection is closed"])[-1]
+        raise RunError(f"a process that reads clips has died: {last}") from error
+
+
+def _read(
+    examples: Dataset[dict[str, Any]], keys: Iterable[Any], workers: int
+) -> Generator[dict[str, Any]]:
     batches: Any = iter(
         DataLoader(
             examples,
@@ -128,17 +145,10 @@ def read(
     )
     try:
         yield from batches
-    except PerceivioError as error:  # a worker's has its traceback around the one line
-        last = str(error).strip().splitlines()[-1]
-        raise RunError(re.sub(r"^[\w.]+Error: ", "", last)) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        last = str(error).strip().splitlines()[-1]
-        raise RunError(f"a process that reads clips has died: {last}") from error
     finally:
         # torch does so when the last reference goes; an error's traceback may hold one until this
-        # process ends, and then it would wait for processes that know no signal.
+        # process ends, and then it would wait for processes that know no signal. Of one that was
+        # killed, torch may only tell here.
         if workers:
             batches._shutdown_workers()
 
