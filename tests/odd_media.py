@@ -199,6 +199,8 @@ def base(folder: Path, name: str) -> bytes:
 
 # ---- damage: bytes in, bytes out
 
+# A frame rate that damage has slowed down is believed: up to a minute a frame, see media.PAUSE.
+DAMAGED = Wanted(may_fail=True, most=60.0 * COUNT)
 Damage = Callable[[bytes, np.random.Generator], bytes]
 
 
@@ -288,7 +290,7 @@ def damages(names: Sequence[str], rounds: int) -> Iterator[Odd]:
                     seed = zlib.crc32(f"{name} {kind} {way}".encode()) + turn
                     label = label.replace(" ", "_")
                     title = f"{stem}_{kind.replace(' ', '_')}_{label}_{turn}.{suffix}"
-                    yield Odd(kind, title, damaged(name, damage, seed), Wanted(may_fail=True))
+                    yield Odd(kind, title, damaged(name, damage, seed), DAMAGED)
 
 
 # ---- files that are whole, and odd
