@@ -58,7 +58,7 @@ def check_contents(wheel: Path) -> None:
     assert {info + "licenses/LICENSE", info + "licenses/NOTICE"} <= names
     assert about["License-Expression"] == "Apache-2.0"
     assert about["Description-Content-Type"] == "text/markdown"
-    assert about.get_payload() == (ROOT / "README.md").read_text()
+    assert about.get_payload(decode=True) == (ROOT / "README.md").read_bytes()
     assert about["Requires-Python"] == ">=3.11"
     print(f"{wheel.name}: {len(names)} files, {wheel.stat().st_size / 1e6:.1f} MB")
 

@@ -6,6 +6,7 @@ and whenever, and so is all that is drawn at random about it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -115,20 +116,34 @@ def read(
     live until this is closed.
 
     Raises the error of an example in one line, as if it had not been in another process, and
-    RunError where such a process has died.
+    RunError where such a process has died; see `readers_watched` too.
     """
     try:
         yield from _read(examples, keys, workers)
     except PerceivioError as error:  # a worker's has its traceback around the one line
         last = str(error).strip().splitlines()[-1]
         raise RunError(re.sub(r"^[\w.]+Error: ", "", last)) from error
-    except (RuntimeError, OSError, EOFError) as error:
-        # torch tells of it, or the connection to it that broke before torch knew.
-        lost = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
-        if not (workers and lost):
+    except (OSError, EOFError) as error:  # the connection to it broke before torch knew
+        if not workers:
             raise
-        last = (str(error).strip().splitlines() or ["its connection is closed"])[-1]
-        raise RunError(f"a process that reads clips has died: {last}") from error
+        raise _died(error) from error
+
+
+@contextlib.contextmanager
+def readers_watched() -> Generator[None]:
+    """Where a process that reads clips dies, torch raises wherever this one is, in the middle of a
+    step too. Raises RunError instead, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise _died(error) from error
+
+
+def _died(error: Exception) -> RunError:
+    last = (str(error).strip().splitlines() or ["its connection is closed"])[-1]
+    return RunError(f"a process that reads clips has died: {last}")
 
 
 def _read(

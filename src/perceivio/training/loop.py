@@ -28,6 +28,7 @@ from .batches import (
     inputs_of,
     known_of,
     read,
+    readers_watched,
     workers_of,
 )
 from .checkpoints import best, told_of_state
@@ -160,7 +161,11 @@ class Run:
     def go(self) -> Result:
         """All steps that are left, or those until a signal."""
         steps, stopped = self.settings.schedule.steps, False
-        with signals.caught() as self.asked, contextlib.closing(self._batches()) as batches:
+        with (
+            signals.caught() as self.asked,
+            readers_watched(),
+            contextlib.closing(self._batches()) as batches,
+        ):
             while not stopped:
                 # First here: a run that was stopped before its validation does it when it goes on.
                 if self._validation_is_due():
