@@ -254,7 +254,7 @@ class Attend:
 
     def __post_init__(self) -> None:
         sizes = (self.heads, self.qk_channels, self.v_channels, self.widening)
-        if not all(n is None or _is_whole(n) for n in sizes) or None in (self.heads, self.widening):
+        if not all(n is None or _is_whole(n) for n in sizes) or not _is_whole(self.heads):
             raise ConfigError(
                 f"every size must be a whole number in 1 to {MOST_CHANNELS}: {str(self)[:200]}"
             )
