@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Of training, one a core; their number divides the 96 clips of a step. With a GPU: 1.
 PROCESSES ?= 2
+# Whether there is a browser for the tests of the page.
+BROWSER := command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null
 
 .PHONY: help setup demo test test-long wheel-test coverage audit lint bench figures train-small score-small clean docs notebook odd-media setup-browser serve
 
@@ -51,7 +53,7 @@ serve: setup
 	$(BIN)/perceivio serve
 
 test: setup
-	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	@$(BROWSER) || \
 		echo "No browser: the tests of the page in one are skipped. To have them: make setup-browser"
 	$(BIN)/python -m pytest
 
@@ -79,7 +81,7 @@ odd-media: setup
 	$(BIN)/python tests/odd_media_run.py --docs docs/reliability.md
 
 setup-browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	@$(BROWSER) || { \
 		ADMIN=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 		$$ADMIN apt-get update -qq && \
 		$$ADMIN apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }

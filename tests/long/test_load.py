@@ -19,7 +19,7 @@ import httpx
 import pytest
 from page_server import ASSETS, Server, make_temporary, value_of
 
-VISITORS, SECONDS, WAITING = 50, 40, 30
+VISITORS, SECONDS, WAITING = 50, 120, 30
 SETTLE = 60  # seconds for what is over to be deleted
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from .limits import Limits, RefusalError
+from .turns import give_back
 
 PREFIX = "perceivio-serve-"
 YOUNG = 60  # seconds in which a folder may not have its lock yet
@@ -220,6 +221,7 @@ class Workspace:
 
     def _look(self) -> None:
         while not self._ended.wait(min(EVERY, self._limits.keep / 4)):
+            give_back()  # of uploads, refused ones too
             now = time.monotonic()
             for token, folder in list(self._folders.items()):
                 if folder.until < now and not folder.users:
