@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import signal
@@ -131,6 +132,8 @@ def _listening(host: str, port: int) -> socket.socket:
         found.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         found.close()
+        if getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+            raise PerceivioError(f"--host {host}: is no address of this machine") from error
         told = getattr(error, "strerror", None) or error
         raise PerceivioError(
             f"port {port} of {host} cannot be had: {told}; choose another with --port"
