@@ -11,6 +11,8 @@ sys.path.insert(0, str(GUARD))
 sys.modules.pop("sitecustomize", None)  # a system may have one of its own
 import sitecustomize  # noqa: E402
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["PYTHONPATH"] = os.pathsep.join(
     part for part in (str(GUARD), os.environ.get("PYTHONPATH")) if part
 )

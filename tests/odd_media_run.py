@@ -15,7 +15,6 @@ import faulthandler
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -221,7 +220,9 @@ def one(odd: Odd, folder: Path, model) -> Outcome:
     seconds = time.perf_counter() - began
     shutil.rmtree(inside)
     shutil.rmtree(output)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # getrusage would count what the process was that started this one.
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     files = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1
     return Outcome(
         odd.name,

@@ -297,7 +297,7 @@ def test_vectors_that_are_not_finite_are_told(command, tmp_path):
     with TableWriter(path, FACTS) as writer:
         writer.add("a", [(0, 1), (1, 2)], np.array([[1, 0, 0], [0, np.nan, 1]]))
     told = command.fails("search", 0, "--in", path)
-    assert "t.parquet: holds vectors that are not finite" in told
+    assert "t.parquet: is damaged: rows hold values that are not finite" in told
 
 
 def test_a_table_does_not_take_the_place_of_an_input(command, tmp_path):

@@ -247,8 +247,15 @@ def test_a_broken_file_is_told_in_words(visitor, tmp_path):
 
 
 def test_the_description_of_the_api_asks_no_other_host(visitor):
-    visitor.page.get_by_text("Use via API").click()
-    visitor.page.get_by_text("/reconstruct").first.wait_for(timeout=WAIT)
+    described = visitor.page.get_by_text("/reconstruct").first
+    for _ in range(3):  # a click may come before the page listens
+        visitor.page.get_by_text("Use via API").first.click()
+        try:
+            described.wait_for(timeout=WAIT / 6)
+            break
+        except playwright.TimeoutError:
+            continue
+    described.wait_for(timeout=WAIT / 6)
     for name in ("classify", "encode", "frame", "attention", "about"):
         assert f"/{name}" in visitor.page.inner_text("body")
     # It looks whether there is a server for agents, which there is not.

@@ -39,7 +39,8 @@ def beyond(event: str, arguments: tuple) -> str | None:
 def refuse(event: str, arguments: tuple) -> None:
     place = beyond(event, arguments)
     if place is not None:
-        if path := os.environ.get(LOG):
+        # A name that nobody can have is asked for to see it fail.
+        if (path := os.environ.get(LOG)) and not place.endswith(".invalid"):
             with Path(path).open("a") as log:
                 log.write(f"{event} {place} by {' '.join(sys.orig_argv[:6])[:200]}\n")
         raise PermissionError(f"tests use no network, and this wants to reach {place}")

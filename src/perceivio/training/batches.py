@@ -121,8 +121,10 @@ def read(
     try:
         yield from _read(examples, keys, workers)
     except PerceivioError as error:  # a worker's has its traceback around the one line
-        last = str(error).strip().splitlines()[-1]
-        raise RunError(re.sub(r"^[\w.]+Error: ", "", last)) from error
+        told = str(error)
+        if told.startswith("Caught "):  # its lines are joined by "?": see PerceivioError
+            told = re.split(r"\?[\w.]*Error: ", told)[-1].removesuffix("?")
+        raise RunError(told) from error
     except (OSError, EOFError) as error:  # the connection to it broke before torch knew
         if not workers:
             raise
