@@ -39,7 +39,8 @@ class Server:
         self.temporary, self.connections = temporary, temporary.parent / "connections.txt"
         arguments = ["serve", "--port", "0", *map(str, options)]
         code = WATCHED.format(record=str(self.connections), arguments=arguments)
-        environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONWARNINGS": "default"}
+        told = {"PYTHONWARNINGS": "default", "PYTHONFAULTHANDLER": "1"}  # a crash has its place
+        environment = {**os.environ, "TMPDIR": str(temporary), **told}
         self.errors = (temporary.parent / "errors.txt").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],

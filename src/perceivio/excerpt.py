@@ -139,10 +139,10 @@ def _pictures(
         frames = _decoded(stream, found, times[0], None)
     if not frames:
         raise MediaError("no frame of it can be decoded")
-    stamps, convert = sorted(frames), VideoReformatter()
+    stamps, shape, convert = sorted(frames), ffmpeg.aspect(stream), VideoReformatter()
     pictures: dict[Fraction, np.ndarray] = {}
     for stamp in {_at(stamps, moment) for moment in times}:
-        pictures[stamp] = ffmpeg.to_rgb(frames[stamp], stream, convert)
+        pictures[stamp] = ffmpeg.to_rgb(frames[stamp], shape, convert)
     usual = 1 / Fraction(stream.guessed_rate or stream.average_rate or 25)
     ends = (time_of(p) + (p.duration * p.time_base if p.duration else usual) for p in found)
     return [pictures[_at(stamps, moment)] for moment in times], max(ends)

@@ -202,9 +202,15 @@ def length(frame: Any, stream: Any) -> Fraction | None:
     return frame.duration * base if frame.duration and base else None
 
 
-def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
-    """Width and height of the frame in square pixels, not more than MAX_PIXELS of them."""
-    shape = Fraction(stream.sample_aspect_ratio or 1)
+def aspect(stream: Any) -> Fraction:
+    """Width of a pixel over its height. Ask while the file is open: FFmpeg looks into the file's
+    own structures for it, and those are gone, unchecked, once it is closed."""
+    return Fraction(stream.sample_aspect_ratio or 1)
+
+
+def shown_size(frame: Any, shape: Fraction) -> tuple[int, int]:
+    """Width and height of the frame in square pixels, not more than MAX_PIXELS of them; `shape` is
+    its pixels' aspect."""
     width, height = Fraction(frame.width), Fraction(frame.height)
     if Fraction(1, 8) < shape < 8:
         width *= shape
@@ -212,9 +218,9 @@ def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
     return max(1, nearest(width * Fraction(scale))), max(1, nearest(height * Fraction(scale)))
 
 
-def to_rgb(frame: Any, stream: Any, convert: VideoReformatter) -> np.ndarray:
+def to_rgb(frame: Any, shape: Fraction, convert: VideoReformatter) -> np.ndarray:
     """uint8 RGB (H, W, 3) as a player shows it: square pixels, upright, over black."""
-    width, height = shown_size(frame, stream)
+    width, height = shown_size(frame, shape)
     # Files that do not say follow the custom of their size: BT.709 for HD, BT.601 below.
     untold = frame.colorspace == 2 and frame.format.name.startswith(("yuv", "nv", "p0"))
     alpha = frame.format.name == "pal8" or any(c.is_alpha for c in frame.format.components)

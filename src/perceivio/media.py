@@ -201,7 +201,7 @@ class MediaReader:
         wanted = None if self._duration is None else max(1, nearest(self._duration * rate))
         shown, end = None, self._start
         for time, until, frame, stream in self._timed(ffmpeg.video_stream):
-            picture = _Picture(frame, stream, convert)
+            picture = _Picture(frame, ffmpeg.aspect(stream), convert)
             tolerance = min(stream.time_base or STAMP_ROUNDING, STAMP_ROUNDING)
             while k != wanted and self._start + k / rate + tolerance < time:
                 yield (shown or picture).rgb  # before the first frame: the first frame
@@ -456,10 +456,11 @@ class _Clock:
 
 
 class _Picture:
-    """A decoded frame that becomes RGB when first asked for: most rates skip some frames."""
+    """A decoded frame that becomes RGB when first asked for: most rates skip some frames. The last
+    one of a file is asked for behind the file's end, so nothing of the file itself is needed."""
 
-    def __init__(self, frame: Any, stream: Any, convert: VideoReformatter) -> None:
-        self._source = frame, stream, convert
+    def __init__(self, frame: Any, shape: Fraction, convert: VideoReformatter) -> None:
+        self._source = frame, shape, convert
 
     @functools.cached_property
     def rgb(self) -> np.ndarray:
@@ -518,7 +519,8 @@ def _inspect(path: Path) -> tuple[MediaInfo, _Clock]:
             first = list(itertools.islice(ffmpeg.decode(container, stream, Losses()), 2))
             still |= name in ("gif", "apng") and len(first) == 1
             if first:
-                height, width = ffmpeg.to_rgb(first[0], stream, VideoReformatter()).shape[:2]
+                shape = ffmpeg.aspect(stream)
+                height, width = ffmpeg.to_rgb(first[0], shape, VideoReformatter()).shape[:2]
                 rate = float(stream.guessed_rate or stream.average_rate or 0)
                 turn = -round(first[0].rotation / 90) * 90 % 360
                 video = VideoInfo(width, height, rate, turn)

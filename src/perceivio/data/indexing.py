@@ -236,7 +236,7 @@ def examine(container: Any) -> Facts:
     frame = _first(container, picture)
     if frame is None:
         raise UnfitError("corrupt")
-    height, width = ffmpeg.to_rgb(frame, picture, VideoReformatter()).shape[:2]
+    height, width = ffmpeg.to_rgb(frame, ffmpeg.aspect(picture), VideoReformatter()).shape[:2]
     heard = None if sound is None else _first(container, sound)
     rate = picture.guessed_rate or picture.average_rate or Fraction(25)
     first, last = _declared(container, picture)
