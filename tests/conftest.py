@@ -1,4 +1,4 @@
-"""For all tests: no network. See guard/sitecustomize.py."""
+"""For all tests: no network (see guard/sitecustomize.py), and the command."""
 
 import os
 import sys
@@ -33,3 +33,10 @@ def _no_network(offline_log):
     yield
     tried = offline_log.read_text()[len(before) :]
     assert not tried, f"a test used the network: {tried}"
+
+
+@pytest.fixture
+def command(capsys):
+    from command import Command  # not before the guard is on
+
+    return Command(capsys)

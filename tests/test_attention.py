@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import Command
 from models import SMALL, huggingface_model, random_inputs, tiny_config
 from PIL import Image
 
@@ -22,11 +21,6 @@ from perceivio.config import Attend
 from perceivio.model import InputError, MultimodalAutoencoder
 
 ASSETS = Path(__file__).parent.parent / "assets"
-
-
-@pytest.fixture
-def command(capsys) -> Command:
-    return Command(capsys)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from command import Command
 from media_files import beeps, make_media
 from models import tiny_config
 from PIL import Image
@@ -28,11 +27,6 @@ from perceivio.searching import Query, nearest, search, unit
 
 ASSETS = Path(__file__).parent.parent / "assets"
 FACTS = Facts("0" * 64, "small", "spread", 3)
-
-
-@pytest.fixture
-def command(capsys) -> Command:
-    return Command(capsys)
 
 
 @pytest.fixture(scope="module")

@@ -153,6 +153,22 @@ def test_parts_of_a_shard_that_are_nowhere(index, offset, size):
         changed.bytes_of(changed[0])
 
 
+# ---- what reaches the terminal -----------------------------------------------------------------
+
+
+def test_names_of_files_in_a_table_do_not_command_the_terminal(tmp_path, command):
+    path, name = tmp_path / "t.parquet", "\x1b[2J\x9b1m\r[bold]\u202egpj.4pm"
+    with TableWriter(path, Facts("ab" * 32, "small", "mean", 4)) as writer:
+        for _ in range(2):
+            writer.add(name, [(0.0, 1.0)], np.ones((1, 4)))
+    code, told, _ = command("search", 0, "--in", path)
+    assert code == 0
+    assert "?[2J?1m?[bold]?gpj.4pm" in told
+    code, told, _ = command("search", 0, "--in", path, "--json")
+    assert told.removesuffix("\n").isprintable()
+    assert json.loads(told)["hits"][0]["file"] == name
+
+
 # ---- checkpoints -------------------------------------------------------------------------------
 
 

@@ -430,13 +430,6 @@ def wait_until(true, seconds: float = 30) -> None:
 # ---- the verb
 
 
-@pytest.fixture
-def command(capsys):
-    from command import Command
-
-    return Command(capsys)
-
-
 def test_a_port_that_is_taken(server, command):
     port = server.url.rsplit(":", 1)[1]
     assert "choose another with --port" in command.fails("serve", "--port", port)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.markup import escape
 
 from . import __version__
 from .cli_attention import attention
@@ -24,7 +23,7 @@ from .cli_evaluate import evaluate
 from .cli_latents import decode, encode
 from .cli_serve import serve
 from .cli_train import train
-from .console import Json, Overwrite, aside, complain, plain, print_json
+from .console import Json, Overwrite, aside, complain, literal, plain, print_json
 from .errors import PerceivioError
 from .verbs import (
     BAD_INPUT,
@@ -226,7 +225,7 @@ def convert(
     from . import weights
 
     folder = weights.convert(source, target, to, overwrite)
-    plain.print(f"wrote {escape(str(folder))}")
+    plain.print(f"wrote {literal(folder)}")
     return 0
 
 
@@ -238,7 +237,7 @@ def _print_classes(report: Report) -> None:
     rows = [(f"{w.start:7.2f} - {w.stop:.2f} s", w) for w in report.windows]
     for when, found in [*rows, ("  whole file", report)]:
         told = [named(found.classes)] if found.classes else []
-        told += [f"{escape(name)}: {named(each)}" for name, each in found.others.items()]
+        told += [f"{literal(name)}: {named(each)}" for name, each in found.others.items()]
         plain.print(f"  {when:18} {'; '.join(told)}")
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cyclopts import Parameter, validators
-from rich.markup import escape
 
-from .console import plain
+from .console import literal, plain
 from .errors import PerceivioError
 from .verbs import named, print_head
 
@@ -123,4 +122,4 @@ def print_answer(answer: Answer) -> None:
         plain.print(f"  classes  {named(answer.classes)}")
     plain.print(f"  took     {answer.seconds:.2f} s")
     for path in answer.written:
-        plain.print(f"  wrote    {escape(str(path))}")
+        plain.print(f"  wrote    {literal(path)}")

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
-from rich.markup import escape
 
-from .console import Json, Overwrite, plain, print_json
+from .console import Json, Overwrite, literal, plain, print_json
 from .errors import PerceivioError
 from .verbs import Device, MadeBy, load_model
 
@@ -71,7 +70,7 @@ def attention(
         print_json(report.to_dict())
         return 0
     found = report.attention
-    plain.print(f"[bold]{escape(input)}[/bold]  {report.start:.2f} - {report.stop:.2f} s")
+    plain.print(f"[bold]{literal(input)}[/bold]  {report.start:.2f} - {report.stop:.2f} s")
     for number, latent in enumerate(found.latents):
         wrote = {name: float(share[latent]) for name, share in found.shares.items()}
         told = f"writes {_told(wrote, 'of')}"
@@ -80,14 +79,14 @@ def attention(
             told = f"reads {_told(read, 'from')}; {told}"
         plain.print(f"  latent {latent:<4} {told}")
     for path in report.written:
-        plain.print(f"  wrote       {escape(str(path))}")
+        plain.print(f"  wrote       {literal(path)}")
     return 0
 
 
 def _told(shares: dict[str, float], word: str) -> str:
     """What is more than next to nothing, the largest first."""
     largest = sorted(shares.items(), key=lambda pair: -pair[1])
-    told = [f"{share:.1%} {word} {escape(name)}" for name, share in largest if share >= 0.0005]
+    told = [f"{share:.1%} {word} {literal(name)}" for name, share in largest if share >= 0.0005]
     return ", ".join(told) or "next to nothing"
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter, validators
-from rich.markup import escape
 
-from .console import Json, Overwrite, aside, plain, print_json, progress
+from .console import Json, Overwrite, aside, literal, plain, print_json, progress
 from .errors import PerceivioError
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def index(
         print_json({**report.to_dict(), "written": str(target)})
         return 0
     plain.print(
-        f"[bold]{escape(source)}[/bold]  {report.clips:,} clips, {_length(report.seconds)};"
+        f"[bold]{literal(source)}[/bold]  {report.clips:,} clips, {_length(report.seconds)};"
         f" {report.labelled:,} of them in {report.classes} classes"
     )
     for what, groups in (("left out", report.left_out), ("kept", report.kept)):
@@ -100,15 +99,16 @@ def index(
             if paths := groups.get(reason):
                 some = ", ".join(paths[: indexing.EXAMPLES])
                 more = ", ..." if len(paths) > indexing.EXAMPLES else ""
-                plain.print(f"  {what} {len(paths):7,} {reason:10}  {escape(some)}{more}")
+                plain.print(f"  {what} {len(paths):7,} {reason:10}  {literal(some)}{more}")
     for name, about in report.beside.items():
         unfit = f", {len(about.unfit):,} cannot be used" if about.unfit else ""
-        plain.print(f"  {escape(name):8} {about.there:,} clips, {about.missing:,} have none{unfit}")
+        there = f"{about.there:,} clips, {about.missing:,} have none{unfit}"
+        plain.print(f"  {literal(name):8} {there}")
         for line in about.unfit[: indexing.EXAMPLES]:
-            plain.print(f"           {escape(line)}")
+            plain.print(f"           {literal(line)}")
     if report.others:
         plain.print(f"  {report.others:,} other files are no videos by their names")
-    plain.print(f"  wrote    {escape(str(target))}")
+    plain.print(f"  wrote    {literal(target)}")
     return 0
 
 
@@ -172,14 +172,14 @@ def pack(
     beside = f" and {report.beside:,} files beside them" if report.beside else ""
     before = f", {report.shards_before} of them from before" if report.shards_before else ""
     plain.print(
-        f"[bold]{escape(str(folder))}[/bold]  {report.clips:,} clips{beside},"
+        f"[bold]{literal(folder)}[/bold]  {report.clips:,} clips{beside},"
         f" {report.size / 1e6:,.1f} MB"
         f" in {report.shards} shards{before}"
     )
     if report.failed:
         some = ", ".join(report.failed[:3])
-        plain.print(f"  left out {len(report.failed):,} that could not be read: {escape(some)}")
-    plain.print(f"  wrote    {escape(str(folder / packing.INDEX))}")
+        plain.print(f"  left out {len(report.failed):,} that could not be read: {literal(some)}")
+    plain.print(f"  wrote    {literal(folder / packing.INDEX)}")
     return 0
 
 
@@ -221,8 +221,8 @@ def show(
         print_json({"clips": shown, "unread": len(unread), "written": str(target)})
         return 0
     for path in unread:
-        aside.print(f"note: {escape(path)}: cannot be read: its picture stays grey")
-    plain.print(f"[bold]{escape(str(output))}[/bold]  {shown} of {len(clips):,} clips")
+        aside.print(f"note: {literal(path)}: cannot be read: its picture stays grey")
+    plain.print(f"[bold]{literal(output)}[/bold]  {shown} of {len(clips):,} clips")
     return 0
 
 

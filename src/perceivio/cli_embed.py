@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
-from rich.markup import escape
 
-from .console import Json, Overwrite, aside, complain, plain, print_json, progress
+from .console import Json, Overwrite, aside, complain, literal, plain, print_json, progress
 from .errors import PerceivioError
 from .verbs import BAD_INPUT, Device, Duration, Model, Start, load_model, print_pace
 
@@ -52,7 +51,7 @@ def embed(
         if isinstance(what, PerceivioError):
             complain(what)
         else:
-            aside.print(f"note: {escape(path)}: {escape(what)}")
+            aside.print(f"note: {literal(path)}: {literal(what)}")
 
     ready = load_model(model, device)
     with progress(output.name) as advance:
@@ -73,7 +72,7 @@ def embed(
         print_json({"written": str(output), **plain_facts, **report.figures()})
         return code
     plain.print(
-        f"[bold]{escape(str(output))}[/bold]  {report.windows:,} windows of {report.files:,} files,"
+        f"[bold]{literal(output)}[/bold]  {report.windows:,} windows of {report.files:,} files,"
         f" {report.facts.channels} numbers each"
     )
     print_pace(report.seconds, report.media_seconds)
@@ -148,13 +147,13 @@ def search(
     if json:
         print_json({"query": query, "in": str(table), "hits": [vars(hit) for hit in hits]})
         return 0
-    plain.print(f"[bold]{escape(query)}[/bold]  nearest of {escape(str(table))}")
+    plain.print(f"[bold]{literal(query)}[/bold]  nearest of {literal(table)}")
     several = len({hit.query_start for hit in hits}) > 1
     width = max((len(str(hit.row)) for hit in hits), default=1)
     for hit in hits:
         near = f"   to {hit.query_start:.2f} s" if several else ""
         plain.print(
             f"  {hit.cosine:.4f}  {hit.row:{width}}  {hit.start:7.2f} - {hit.stop:.2f} s"
-            f"  {escape(hit.file)}{near}"
+            f"  {literal(hit.file)}{near}"
         )
     return 0

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 from rich.console import Console
-from rich.markup import escape
 
-from .console import Json, aside, plain, print_json, progress
+from .console import Json, aside, literal, plain, print_json, progress
 from .errors import PerceivioError
 
 if TYPE_CHECKING:
@@ -150,11 +149,11 @@ def evaluate(
         if rates:
             _write_rates(loaded, data, where, root, limit)
         for reason in found.summary.reasons:
-            aside.print(f"note: left out: {escape(reason)}")
+            aside.print(f"note: left out: {literal(reason)}")
         if not json:
             _print(found)
             plain.print(f"  took     {time.perf_counter() - began:.1f} s")
-            plain.print(f"  wrote    {escape(str(where))}: report.html, evaluation.json, files.csv")
+            plain.print(f"  wrote    {literal(where)}: report.html, evaluation.json, files.csv")
             if rates:
                 plain.print("           and what bits bring: rates.md, rates.svg, rates.json")
     rows = [the_paper.row(found, names[each]) for each, found in evaluations.items()]
@@ -198,7 +197,7 @@ def _index(annotations: str, root: str | None, folder: Path) -> str:
         for reason, paths in report.left_out.items():
             if paths:
                 more = ", ..." if len(paths) > 1 else ""
-                aside.print(f"note: left out {len(paths):,} {reason}: {escape(paths[0])}{more}")
+                aside.print(f"note: left out {len(paths):,} {reason}: {literal(paths[0])}{more}")
     return str(target)
 
 
@@ -214,7 +213,7 @@ def _print_paper(rows: Sequence[Row]) -> None:
     for head in COLUMNS.values():
         table.add_column(head, justify="right", no_wrap=True)
     for name, told in cells(rows):
-        table.add_row(escape(name), *told)
+        table.add_row(literal(name), *told)
     Console(width=max(plain.width, PAPER_WIDTH)).print(table)
     plain.print(
         "  Ratio by the paper's count. PSNR with peak 1, the label masked for top-1; the paper says"
@@ -254,7 +253,7 @@ def _print(found: Evaluation) -> None:
 
     summary = found.summary
     plain.print(
-        f"[bold]{escape(found.model['name'])}[/bold]  {summary.files:,} files,"
+        f"[bold]{literal(found.model['name'])}[/bold]  {summary.files:,} files,"
         f" {summary.windows:,} windows of {found.model['seconds']:g} s,"
         f" {found.settings['precision']} latents"
     )
@@ -264,11 +263,11 @@ def _print(found: Evaluation) -> None:
         lines = ["Intervals are in report.html; this terminal is too narrow for them.", *lines[1:]]
     (plain if plain.is_terminal else Console(width=FILE_WIDTH)).print(table)
     for name, line in class_rows(found):
-        plain.print(f"  {name:16} {escape(line)}")
+        plain.print(f"  {name:16} {literal(line)}")
     for ratio, formula in ratios(found):
-        plain.print(f"  {ratio:>16} {escape(formula)}")
+        plain.print(f"  {ratio:>16} {literal(formula)}")
     for line in lines:
-        plain.print(f"  {escape(line)}")
+        plain.print(f"  {literal(line)}")
 
 
 def _table(found: Evaluation, intervals: bool) -> Table:
@@ -288,7 +287,7 @@ def _table(found: Evaluation, intervals: bool) -> Table:
     for who, cells in told:
         parts = (cell.partition(" [") for cell in cells.values())
         texts = [mean + f"\n\\[{rest}" * bool(rest and intervals) for mean, _, rest in parts]
-        table.add_row(escape(who), *texts, style="bold" if who == found.model["name"] else None)
+        table.add_row(literal(who), *texts, style="bold" if who == found.model["name"] else None)
     return table
 
 

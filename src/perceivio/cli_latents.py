@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
-from rich.markup import escape
 
 from .cli_asking import (
     At,
@@ -22,7 +21,7 @@ from .cli_asking import (
     print_answer,
     wants_part,
 )
-from .console import Json, Overwrite, aside, plain
+from .console import Json, Overwrite, aside, literal, plain
 from .verbs import (
     INTERRUPTED,
     Device,
@@ -209,4 +208,4 @@ def _print_kept(kept: Kept) -> None:
         f"  latents  {kept.windows:,} windows in {kept.precision}, {kept.bytes:,} bytes{told}"
     )
     print_pace(kept.seconds, kept.media_seconds)
-    plain.print(f"  wrote    {escape(str(kept.written))}")
+    plain.print(f"  wrote    {literal(kept.written)}")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter, validators
-from rich.markup import escape
 
-from .console import plain
+from .console import literal, plain
 from .errors import PerceivioError
 from .verbs import Device, load_model
 
@@ -63,7 +62,7 @@ def serve(
     limits = Limits(megabytes, megapixels, seconds, work, waiting, keep * 60)
 
     def tell(line: str) -> None:
-        plain.print(f"perceivio: {escape(line)}")
+        plain.print(f"perceivio: {literal(line)}")
         plain.file.flush()
 
     run(ready, host, port, limits, tell)

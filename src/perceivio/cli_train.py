@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.markup import escape
 
-from .console import Json, aside, complain, plain, print_json
+from .console import Json, aside, complain, literal, plain, print_json
 from .errors import PerceivioError
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def train(
         return _elsewhere()
     if show:
         print_json(settings.to_dict()) if json else plain.print(
-            escape(jsonlib.dumps(settings.to_dict(), indent=2))
+            literal(jsonlib.dumps(settings.to_dict(), indent=2))
         )
         return 0
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -132,11 +131,11 @@ def _run(
     if json:
         print_json({"step": result.step, "validation": figures, "written": str(result.model)})
         return 0
-    plain.print(f"[bold]{escape(str(output))}[/bold]  {result.step:,} steps")
+    plain.print(f"[bold]{literal(output)}[/bold]  {result.step:,} steps")
     for name, value in figures.items():
         unit = " dB" if "snr" in name else ""
         plain.print(f"  {name:12} {value:.4g}{unit}")
-    plain.print(f"  wrote        {escape(str(result.model))}")
+    plain.print(f"  wrote        {literal(result.model)}")
     return 0
 
 

@@ -14,6 +14,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
+from .errors import printable
+
 Json = Annotated[
     bool, Parameter(name="--json", negative=(), help="Figures as JSON, one line a file.")
 ]
@@ -33,14 +35,22 @@ def progress(name: str) -> Generator[Callable[[float, float], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=aside, transient=True) as bar:
-        task = bar.add_task(escape(name), total=None)
+        task = bar.add_task(literal(name), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
+def literal(text: object) -> str:
+    """What a user or a file said, to be printed by `plain` and `aside`: it is neither markup nor a
+    command to the terminal."""
+    return escape(printable(text))
+
+
 def print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # JSON lets through what commands some terminals.
+    print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line))
 
 
 def complain(error: Exception) -> None:
     line = " ".join(str(error).split())
-    aside.print(f"perceivio: {escape(line)}", style="red" if aside.is_terminal else None)
+    aside.print(f"perceivio: {literal(line)}", style="red" if aside.is_terminal else None)

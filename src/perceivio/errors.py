@@ -5,12 +5,17 @@ error and exits with code 2. Anything else that is raised is a defect of the pro
 """
 
 
-class PerceivioError(Exception):
-    """Bad input, told in one clear line: names in a foreign file can hold line breaks, and
-    sequences that command a terminal, so what cannot be printed becomes "?"."""
+def printable(text: object) -> str:
+    """It in one line: names in a foreign file can hold line breaks, and sequences that command a
+    terminal, so what cannot be printed becomes "?"."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
 
-    def __init__(self, said: object = "") -> None:
-        super().__init__("".join(c if c.isprintable() else "?" for c in str(said)))
+
+class PerceivioError(Exception):
+    """Bad input. As text it is one clear line, whatever a foreign file has put into it."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class MediaError(PerceivioError):

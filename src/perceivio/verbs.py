@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from cyclopts import Parameter, validators
-from rich.markup import escape
 
-from .console import aside, complain, plain, print_json, progress
+from .console import aside, complain, literal, plain, print_json, progress
 from .errors import PerceivioError
 
 if TYPE_CHECKING:
@@ -99,12 +98,11 @@ def each(
             code = BAD_INPUT
             continue
         for note in report.notes:
-            aside.print(f"note: {escape(path)}: {escape(note)}")
+            aside.print(f"note: {literal(path)}: {literal(note)}")
         packets, seconds = report.lost
         if packets:
-            aside.print(
-                f"note: {escape(path)}: {packets} damaged packets, about {seconds:.2f} s, were lost"
-            )
+            lost = f"{packets} damaged packets, about {seconds:.2f} s, were lost"
+            aside.print(f"note: {literal(path)}: {lost}")
         if as_json:
             print_json(report.to_dict())
         else:
@@ -120,7 +118,7 @@ def print_head(report: About) -> None:
         parts.append(f"{info.video.width} x {info.video.height}{rate}")
     if info.audio:
         parts.append(f"sound at {info.audio.rate} Hz")
-    plain.print(f"[bold]{escape(str(info.path))}[/bold]  {', '.join(parts)}")
+    plain.print(f"[bold]{literal(info.path)}[/bold]  {', '.join(parts)}")
 
 
 def _decibels(value: float | None) -> str:
@@ -148,14 +146,14 @@ def print_reconstruction(report: Report) -> None:
             f"R2 {value or 0:.3f}" if key == "r2" else f"{key[:-3].upper()} {_decibels(value)}"
             for key, value in figures
         ]
-        plain.print(f"  {escape(name):8} {', '.join(told)}")
+        plain.print(f"  {literal(name):8} {', '.join(told)}")
     if report.classes:
         plain.print(f"  classes  {named(report.classes)}")
     for name, found in report.others.items():
-        plain.print(f"  {escape(name):8} {named(found)}")
+        plain.print(f"  {literal(name):8} {named(found)}")
     print_pace(report.seconds, report.media_seconds)
     for path in (report.written, *report.written_beside.values()):
-        plain.print(f"  wrote    {escape(str(path))}")
+        plain.print(f"  wrote    {literal(path)}")
 
 
 def print_pace(seconds: float, media_seconds: float) -> None:
@@ -164,4 +162,4 @@ def print_pace(seconds: float, media_seconds: float) -> None:
 
 
 def named(classes: list[Prediction]) -> str:
-    return ", ".join(f"{escape(c.name)} {c.probability:.1%}" for c in classes)
+    return ", ".join(f"{literal(c.name)} {c.probability:.1%}" for c in classes)

@@ -89,7 +89,7 @@ def file_value(path: Path) -> dict[str, Any]:
 
 def build(answers: Answers) -> gr.Blocks:
     limits, names, plainly = answers.limits, list(answers.models), teller(answers.workspace)
-    in_turn, at_once = Turns(WORK), Turns(QUICK)
+    in_turn, at_once = Turns(WORK, tidy=True), Turns(QUICK, tidy=False)
     with gr.Blocks(title="perceivio", analytics_enabled=False) as page:
         result = gr.State(None)  # what was made: names of files in the workspace, no data
         _html(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -120,10 +119,10 @@ def read(
     """
     try:
         yield from _read(examples, keys, workers)
-    except PerceivioError as error:  # a worker's has its traceback around the one line
+    except PerceivioError as error:
         told = str(error)
-        if told.startswith("Caught "):  # its lines are joined by "?": see PerceivioError
-            told = re.split(r"\?[\w.]*Error: ", told)[-1].removesuffix("?")
+        if told.startswith("Caught "):  # a worker's, made anew by torch: its traceback is the text
+            told = str(error.args[0]).strip().splitlines()[-1].partition(": ")[2]
         raise RunError(told) from error
     except (OSError, EOFError) as error:  # the connection to it broke before torch knew
         if not workers:

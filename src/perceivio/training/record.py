@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..console import aside
+from ..console import aside, literal
 from .batches import Share
 from .board import Board
 from .journal import Journal
@@ -28,9 +28,9 @@ def tell_start(begin: Start, settings: Settings, clips: int, held: int, share: S
         f" {share.turns} x {share.clips}, on {device}"
     )
     if begin.kept:
-        aside.print(f"{begin.kept} parameters are those of {settings.model.start}")
+        aside.print(f"{begin.kept} parameters are those of {literal(settings.model.start)}")
     for line in dict.fromkeys(each.line for each in begin.anew):
-        aside.print(f"begins anew: {line}")
+        aside.print(f"begins anew: {literal(line)}")
 
 
 class Record:

@@ -6,9 +6,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from rich.markup import escape
-
-from ..console import aside
+from ..console import aside, literal
 
 RECENT = 50  # steps over which the pace is taken
 
@@ -52,12 +50,12 @@ class Progress:
             f"  waiting {waited:.0%}  {duration(left)} left"
         )
         if self._bar is None:
-            aside.print(escape(line))
+            aside.print(literal(line))
         else:
-            self._bar.update(self._task, completed=step, description=escape(line))
+            self._bar.update(self._task, completed=step, description=literal(line))
 
     def note(self, text: str) -> None:
-        aside.print(escape(text))
+        aside.print(literal(text))
 
     def resume(self) -> None:
         """After something that is no step, as validation is: its time does not count."""
