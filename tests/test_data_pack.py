@@ -157,6 +157,36 @@ def test_a_folder_with_something_else_in_it_is_left_alone(capsys, folder, tmp_pa
     assert "from before" in command(capsys, *run, out).stdout  # nothing left to do
 
 
+def test_a_damaged_pack_is_told_and_mended(capsys, folder, tmp_path):
+    out, random = tmp_path / "pack", np.random.default_rng(0)
+    run = ("data", "pack", tmp_path / "i.parquet", "-o", out, "--shard-mb", 0.02)
+    assert command(capsys, *run).returncode == 0
+    whole = {path: path.read_bytes() for path in out.iterdir()}
+    shard = out / "shard-00001.tar"
+    data = whole[shard]
+    with tarfile.open(shard) as tar:
+        row = tar.getmembers()[0]
+    told = data[row.offset_data : row.offset_data + row.size]
+    altered = [b"", b"no tar", data[:-1], data[: len(data) // 2], data[:700], bytes(len(data))]
+    altered += [data[:512] + data[1024:], whole[out / "shard-00000.tar"], data + data]
+    for text in (b"[" * row.size, b"{}", b"5", told.replace(b'"path"', b'"bath"'),
+                 told.replace(b'"width": ', b'"width":"'), b"\xff" + told[1:]):  # fmt: skip
+        text = text[: row.size].ljust(row.size)
+        altered.append(data[: row.offset_data] + text + data[row.offset_data + row.size :])
+    for place in random.integers(0, 512, 30):  # every byte of a header is under a checksum
+        altered.append(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    for each in altered:
+        shard.write_bytes(each)
+        fails_in_one_line(command(capsys, *run), "shard-00001.tar: damaged, or of another pack")
+        assert shard.read_bytes() == each
+    shard.unlink()  # which is what the line says to do
+    assert command(capsys, *run).returncode == 0
+    assert {path: path.read_bytes() for path in out.iterdir()} == whole
+    for note in (b"", b"{", b"\xff", b"[" * 100_000):
+        (out / "pack.json").write_bytes(note)
+        fails_in_one_line(command(capsys, *run), "pack.json: damaged")
+
+
 def test_a_pack_lives_on_any_store(folder, tmp_path):
     index = Index.read(tmp_path / "i.parquet")
     memory = fsspec.filesystem("memory")

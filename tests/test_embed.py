@@ -333,7 +333,7 @@ def test_processes_of_their_own(tmp_path):
 
     result = run("embed", ASSETS / "digit.mp4", "-o", "t.parquet")
     assert result.returncode == 0, result.stderr
-    assert "3 windows of 1 files" in result.stdout
+    assert "3 windows of 1 file" in result.stdout
     result = run("search", "0", "--in", "t.parquet")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("digit.mp4") == 2

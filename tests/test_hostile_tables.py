@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,8 @@ from perceivio.embedding_table import Facts, Table, TableWriter
 from perceivio.errors import PerceivioError
 from perceivio.model import MultimodalAutoencoder
 from perceivio.training.checkpoints import CheckpointError, Checkpoints, check_parts, told_of_state
-from perceivio.training.settings import Keep
+from perceivio.training.optimisers import optimiser_of, take_moments
+from perceivio.training.settings import Keep, Optimiser
 from perceivio.training.start import resumed
 
 # ---- tables for `search` -----------------------------------------------------------------------
@@ -206,3 +208,29 @@ def test_checkpoints_that_lie(tmp_path):
     for alone in ([], 5, None, {}, torch.zeros(3)):
         with pytest.raises(CheckpointError):
             use(alone)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_moments_that_are_not_of_the_model(name):
+    module = MultimodalAutoencoder(tiny_config())
+
+    def fresh():
+        return optimiser_of(module, Optimiser(name=name))
+
+    stepped = fresh()
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    stepped.step()
+    whole = stepped.state_dict()
+    take_moments(fresh(), whole)
+    key, moments = next(iter(whole["state"].items()))
+    moment = next(n for n, value in moments.items() if torch.is_tensor(value) and value.numel() > 1)
+    wrong = [{moment: moments[moment].flatten()[:1]}, {moment: moments[moment].flatten()}]
+    wrong += [{moment: 5}, {moment: torch.zeros(2**12)}, {"step": torch.zeros(2)}, {"more": 1}]
+    states = [{**whole["state"], key: {**moments, **change}} for change in wrong]
+    states += [{**whole["state"], key: value} for value in (5, [], {}, {"step": 1}, None)]
+    states += [{**whole["state"], 10**6: moments}, [], 5, {key: 5}]
+    for state in states:
+        with pytest.raises(CheckpointError) as caught, told_of_state(Path("000000003.pt")):
+            take_moments(fresh(), {**whole, "state": state})
+        assert "000000003.pt" in str(caught.value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cyclopts import Parameter, validators
 
-from .console import literal, plain
+from .console import counted, literal, plain
 from .errors import PerceivioError
 from .verbs import named, print_head
 
@@ -115,9 +115,9 @@ def print_answer(answer: Answer) -> None:
     print_head(answer)
     if answer.frames and answer.size:
         height, width = answer.size
-        plain.print(f"  picture  {answer.frames} frames of {width} x {height}")
+        plain.print(f"  picture  {counted(answer.frames, 'frame')} of {width} x {height}")
     if answer.samples:
-        plain.print(f"  sound    {answer.samples} samples")
+        plain.print(f"  sound    {counted(answer.samples, 'sample')}")
     if answer.classes:
         plain.print(f"  classes  {named(answer.classes)}")
     plain.print(f"  took     {answer.seconds:.2f} s")

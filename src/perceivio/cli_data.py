@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter, validators
 
-from .console import Json, Overwrite, aside, literal, plain, print_json, progress
+from .console import Json, Overwrite, aside, counted, literal, plain, print_json, progress
 from .errors import PerceivioError
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def index(
         print_json({**report.to_dict(), "written": str(target)})
         return 0
     plain.print(
-        f"[bold]{literal(source)}[/bold]  {report.clips:,} clips, {_length(report.seconds)};"
-        f" {report.labelled:,} of them in {report.classes} classes"
+        f"[bold]{literal(source)}[/bold]  {counted(report.clips, 'clip')},"
+        f" {_length(report.seconds)}; {report.labelled:,} of them in {report.classes} classes"
     )
     for what, groups in (("left out", report.left_out), ("kept", report.kept)):
         for reason in indexing.REASONS:
@@ -102,7 +102,7 @@ def index(
                 plain.print(f"  {what} {len(paths):7,} {reason:10}  {literal(some)}{more}")
     for name, about in report.beside.items():
         unfit = f", {len(about.unfit):,} cannot be used" if about.unfit else ""
-        there = f"{about.there:,} clips, {about.missing:,} have none{unfit}"
+        there = f"{counted(about.there, 'clip')}, {about.missing:,} have none{unfit}"
         plain.print(f"  {literal(name):8} {there}")
         for line in about.unfit[: indexing.EXAMPLES]:
             plain.print(f"           {literal(line)}")
@@ -172,9 +172,9 @@ def pack(
     beside = f" and {report.beside:,} files beside them" if report.beside else ""
     before = f", {report.shards_before} of them from before" if report.shards_before else ""
     plain.print(
-        f"[bold]{literal(folder)}[/bold]  {report.clips:,} clips{beside},"
+        f"[bold]{literal(folder)}[/bold]  {counted(report.clips, 'clip')}{beside},"
         f" {report.size / 1e6:,.1f} MB"
-        f" in {report.shards} shards{before}"
+        f" in {counted(report.shards, 'shard')}{before}"
     )
     if report.failed:
         some = ", ".join(report.failed[:3])

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from .console import Json, Overwrite, aside, complain, literal, plain, print_json, progress
+from .console import Json, Overwrite, aside, complain, counted, literal, plain, print_json, progress
 from .errors import PerceivioError
 from .verbs import BAD_INPUT, Device, Duration, Model, Start, load_model, print_pace
 
@@ -72,12 +72,13 @@ def embed(
         print_json({"written": str(output), **plain_facts, **report.figures()})
         return code
     plain.print(
-        f"[bold]{literal(output)}[/bold]  {report.windows:,} windows of {report.files:,} files,"
-        f" {report.facts.channels} numbers each"
+        f"[bold]{literal(output)}[/bold]  {counted(report.windows, 'window')}"
+        f" of {counted(report.files, 'file')}, {report.facts.channels} numbers each"
     )
     print_pace(report.seconds, report.media_seconds)
     if report.skipped:
-        plain.print(f"  left out {len(report.skipped):,} files that could not be read to their end")
+        skipped = counted(len(report.skipped), "file")
+        plain.print(f"  left out {skipped} that could not be read to the end")
     return code
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter, validators
 from rich.console import Console
 
-from .console import Json, aside, literal, plain, print_json, progress
+from .console import Json, aside, counted, literal, plain, print_json, progress
 from .errors import PerceivioError
 
 if TYPE_CHECKING:
@@ -253,8 +253,8 @@ def _print(found: Evaluation) -> None:
 
     summary = found.summary
     plain.print(
-        f"[bold]{literal(found.model['name'])}[/bold]  {summary.files:,} files,"
-        f" {summary.windows:,} windows of {found.model['seconds']:g} s,"
+        f"[bold]{literal(found.model['name'])}[/bold]  {counted(summary.files, 'file')},"
+        f" {counted(summary.windows, 'window')} of {found.model['seconds']:g} s,"
         f" {found.settings['precision']} latents"
     )
     table, lines = _table(found, intervals=True), remarks(found)

@@ -21,7 +21,7 @@ from .cli_asking import (
     print_answer,
     wants_part,
 )
-from .console import Json, Overwrite, aside, literal, plain
+from .console import Json, Overwrite, aside, counted, literal, plain
 from .verbs import (
     INTERRUPTED,
     Device,
@@ -205,7 +205,8 @@ def _print_kept(kept: Kept) -> None:
     rate = kept.kilobits_a_second
     told = f", {rate:,.0f} kbit/s" if rate and kept.info.kind != "image" else ""
     plain.print(
-        f"  latents  {kept.windows:,} windows in {kept.precision}, {kept.bytes:,} bytes{told}"
+        f"  latents  {counted(kept.windows, 'window')} in {kept.precision},"
+        f" {kept.bytes:,} bytes{told}"
     )
     print_pace(kept.seconds, kept.media_seconds)
     plain.print(f"  wrote    {literal(kept.written)}")

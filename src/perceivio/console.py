@@ -45,6 +45,11 @@ def literal(text: object) -> str:
     return escape(printable(text))
 
 
+def counted(number: int, what: str) -> str:
+    """As in "1 frame" and "2,000 frames"."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def print_json(value: Any) -> None:
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     # JSON lets through what commands some terminals.

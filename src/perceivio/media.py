@@ -131,8 +131,11 @@ class MediaReader:
         start: float = 0.0,
         duration: float | None = None,
     ) -> None:
-        if start < 0 or (duration is not None and duration <= 0):
-            raise MediaError("start must not be negative, and duration must be above zero")
+        lasts = math.inf if duration is None else duration
+        if not 0 <= start < math.inf or not lasts > 0 or duration == math.inf:
+            raise MediaError(
+                "start must not be negative, duration must be above zero, and both must be finite"
+            )
         self.info, self._clock = _inspect(Path(path))
         self.notes: list[str] = []
         self.losses = Losses()

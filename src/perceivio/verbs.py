@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 from cyclopts import Parameter, validators
 
-from .console import aside, complain, literal, plain, print_json, progress
+from .console import aside, complain, counted, literal, plain, print_json, progress
 from .errors import PerceivioError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def each(
             aside.print(f"note: {literal(path)}: {literal(note)}")
         packets, seconds = report.lost
         if packets:
-            lost = f"{packets} damaged packets, about {seconds:.2f} s, were lost"
+            lost = f"{counted(packets, 'damaged packet')}, about {seconds:.2f} s, lost"
             aside.print(f"note: {literal(path)}: {lost}")
         if as_json:
             print_json(report.to_dict())

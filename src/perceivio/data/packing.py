@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import os
 import tarfile
@@ -95,7 +96,7 @@ def pack(
     disk fails.
     """
     _claim(folder, index, shard_megabytes, encoding)
-    packed = _finished(folder)  # by shard: (row in the index, clip)
+    packed = _finished(folder, index)  # by shard: (row in the index, clip)
     report = Report(shards_before=len(packed))
     first = 1 + max((row for shard in packed for row, _ in shard), default=-1)
 
@@ -287,7 +288,11 @@ def _claim(folder: Place, index: Index, megabytes: float, encoding: Encoding | N
     }
     note = folder / SETTINGS
     if note.exists():
-        if json.loads(note.read()) != settings:
+        try:
+            same = json.loads(note.read()) == settings
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(f"{note}: damaged; choose another folder for the pack") from error
+        if not same:
             raise DataError(f"{folder}: holds a pack of other clips or settings; choose another")
         return
     folder.make_folder()
@@ -300,17 +305,43 @@ def _claim(folder: Place, index: Index, megabytes: float, encoding: Encoding | N
         raise DataError(f"{folder}: cannot be written: {ffmpeg.reason(error)}") from error
 
 
-def _finished(folder: Place) -> list[list[tuple[int, Clip]]]:
-    """What the finished shards hold: (row in the index, clip), read from the shards alone."""
-    shards = []
+def _finished(folder: Place, index: Index) -> list[list[tuple[int, Clip]]]:
+    """What the finished shards hold: (row in the index, clip), read from the shards alone.
+
+    Raises DataError for one that is damaged, or holds what was not packed from this index.
+    """
+    shards: list[list[tuple[int, Clip]]] = []
     while (place := folder / f"shard-{len(shards):05d}.tar").exists():
-        held = []
-        with place.open() as file, tarfile.open(fileobj=file) as tar:
-            members = iter(tar)
-            for member in members:  # the description of a clip, then its files
-                clip = Clip(**json.load(tar.extractfile(member) or io.BytesIO()))
-                files = [next(members) for _ in range(1 + len(clip.beside))]
-                row = int(member.name.split(".")[0])
-                held.append((row, _placed(clip, [each.offset_data for each in files])))
+        try:
+            held = _held(place)
+            Index.of(folder, [clip for _, clip in held])  # whose values are of the columns' types
+            after = shards[-1][-1][0] if shards else -1
+            rows = [after, *(row for row, _ in held), len(index)]
+            ordered = held and sorted(set(rows)) == rows
+            if not ordered or any(clip.path != index[row].path for row, clip in held):
+                raise ValueError("not the clips of the index")
+        except (
+            tarfile.TarError, OSError, LookupError, TypeError, ValueError, RecursionError,
+            pa.ArrowException,
+        ) as error:  # fmt: skip
+            raise DataError(
+                f"{place}: damaged, or of another pack; delete it, and it is packed again"
+            ) from error
         shards.append(held)
     return shards
+
+
+def _held(place: Place) -> list[tuple[int, Clip]]:
+    held = []
+    with place.open() as file, tarfile.open(fileobj=file) as tar:
+        members = iter(tar.getmembers())
+        for member in members:  # the description of a clip, then its files
+            clip = Clip(**json.load(tar.extractfile(member) or io.BytesIO()))
+            files = list(itertools.islice(members, 1 + len(clip.beside)))
+            placed = _placed(clip, [each.offset_data for each in files])
+            row = int(member.name.split(".")[0])
+            held.append((row, placed))
+        blocks = -(-(tar.offset + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE)
+        if file.seek(0, io.SEEK_END) != blocks * tarfile.RECORDSIZE:
+            raise ValueError("members were lost")
+    return held

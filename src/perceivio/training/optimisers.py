@@ -12,6 +12,12 @@ from torch import nn
 from .lamb import Lamb
 from .settings import Optimiser, Schedule
 
+# What is kept of each parameter, beside the number of steps.
+MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, str]] = {
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+    Lamb: ("first", "second"),
+}
+
 
 def optimiser_of(module: nn.Module, chosen: Optimiser) -> torch.optim.Optimizer:
     """Of all parameters that have values; vectors (biases, norms, tokens) are a group of their
@@ -51,6 +57,13 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 def take_moments(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """From the state of one of the same name. All else stays as this one was made: torch's own
-    loading would bring back the settings that a run was begun with."""
+    loading would bring back the settings that a run was begun with. Raises ValueError, or what an
+    object of another kind raises, where they are not those of these parameters."""
     own = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state["state"], "param_groups": own})
+    names = MOMENTS[type(optimiser)]
+    for parameter, kept in optimiser.state.items():
+        shapes = {kept[name].shape for name in names}
+        if shapes != {parameter.shape} or len(kept) != 1 + len(names):
+            raise ValueError("what its optimiser kept is not of these parameters")
+        float(kept["step"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
-from ..console import aside, literal
+from ..console import aside, counted, literal
 from .batches import Share
 from .board import Board
 from .journal import Journal
@@ -79,7 +79,7 @@ class Record:
         """Scores of `count` clips, and some of them beside what the model makes of them."""
         figures = {"loss": scores.loss, **scores.figures}
         told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        self.progress.note(f"validation at step {step}, {count} clips  {told}")
+        self.progress.note(f"validation at step {step}, {counted(count, 'clip')}  {told}")
         self.board.scalars("validation", figures, step)
         self.board.clips(list(pairs), config, step)
         self.progress.resume()
