@@ -42,7 +42,7 @@ def peaks(lengths: list[int]) -> Iterator[tuple[int, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("seconds", nargs="*", type=int, default=[10, 60, 300])
+    parser.add_argument("seconds", nargs="*", type=int, default=[10, 60, 600, 1800])
     for seconds, peak in peaks(parser.parse_args().seconds):
         line(f"a film of {seconds} s", f"{peak:.0f} MB")
 

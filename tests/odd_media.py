@@ -473,6 +473,9 @@ def times() -> Iterator[Odd]:
     yield Odd(kind, "no_times.m2v", raw("mpeg2video", "mpeg2video"),
               Wanted(kind="video", frames=COUNT))  # fmt: skip
     yield Odd(kind, "no_times.m4v", raw("mpeg4", "m4v"), Wanted(kind="video", frames=COUNT))
+    for suffix in ("mkv", "avi", "nut"):
+        heard = Wanted(kind="sound", seconds=80_000 / RATE, tone=HZ)
+        yield Odd("small packets", f"small_packets.{suffix}", in_small_packets, heard)
     for fps in (Fraction(1), Fraction(2), Fraction(5), Fraction(10), Fraction(12), Fraction(15),
                 Fraction(24000, 1001), Fraction(30000, 1001), Fraction(50), Fraction(60),
                 Fraction(100), Fraction(120), Fraction(240)):  # fmt: skip
@@ -485,6 +488,19 @@ def times() -> Iterator[Odd]:
             wanted = Wanted(kind="video", frames=frames, shows=shows if exact else None, tone=HZ)
             name = f"{float(fps):.5g}_a_second.{suffix}"
             yield Odd("frame rates", name, of_film(count=count, fps=fps), wanted)
+
+
+def in_small_packets(folder: Path, path: Path) -> None:
+    """A tone in 40,000 packets of two samples: what is done for each packet is done often."""
+    sound = (tone(80_000 / RATE)[0] * 32_767).astype("<i2").tobytes()
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for first in range(0, len(sound), 4):
+            packet = av.Packet(sound[first : first + 4])
+            packet.stream, packet.time_base = stream, Fraction(1, RATE)
+            packet.pts = packet.dts = first // 2
+            packet.duration = 2
+            container.mux(packet)
 
 
 def damaged_times(name: str, seed: int) -> Make:

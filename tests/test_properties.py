@@ -195,28 +195,49 @@ RATES = [
 ]  # fmt: skip
 
 
-@property_of(25)
-@given(st.sampled_from(RATES), st.integers(1, 70), st.integers(0, 8))
-def test_windows_rejoined_are_the_files_timeline(tmp_path_factory, fps, count, overlap):
+
+@st.composite
+def formats(draw):
+    """Clips of any length at any rate; the sound lasts as long as the picture, exactly."""
+    rate = draw(st.sampled_from([*RATES, Fraction(25, 2), Fraction(12)]))
+    frames = draw(st.integers(1, 4 if rate == 1 else 40))
+    times = draw(st.integers(8_000 // rate.numerator + 1, max(1, 48_000 // rate.numerator)))
+    samples, sample_rate = times * frames * rate.denominator, times * rate.numerator
+    return ClipFormat(frames, 64, 96, rate, samples, sample_rate)
+
+
+@property_of(40)
+@given(
+    st.one_of(st.sampled_from(RATES), st.fractions(1, 240, max_denominator=1001)),
+    st.integers(1, 70),
+    st.one_of(st.just(ClipFormat(16, 64, 96, 25, 10_240, 16_000)), formats()),
+    st.data(),
+)
+def test_windows_rejoined_are_the_files_timeline(tmp_path_factory, fps, count, clip, data):
     """At every moment the frame that the file shows then: the last that has begun."""
-    count = min(count, 4) if fps <= 1 else count
+    count = min(count, max(1, int(4 * fps)))
+    overlap = data.draw(st.integers(0, clip.frames // 2))
     times = [index / fps for index in range(count)]
+    seconds, rate = count / fps, Fraction(clip.frame_rate)
+    noise = np.random.default_rng(count).uniform(-1, 1, int(seconds * clip.sample_rate))
     path = make_media(
-        tmp_path_factory.mktemp("w") / "a.mkv", [numbered(i) for i in range(count)], times, fps=fps
-    )
-    clip = ClipFormat(16, 64, 96, 25, 10_240, 16_000)
+        tmp_path_factory.mktemp("w") / "a.mkv", [numbered(i) for i in range(count)], times, noise,
+        fps=fps, rate=clip.sample_rate, sound_codec="pcm_f32le",
+    )  # fmt: skip
     image, audio = rejoined(read_windows(path, clip, overlap=overlap), clip, overlap)
-    seconds = count / fps
-    assert abs(len(image) - seconds * 25) <= 1
-    assert abs(len(audio) - seconds * 16_000) <= 640
+    assert abs(len(image) - max(1, seconds * rate)) <= 1
+    assert abs(len(audio) - seconds * clip.sample_rate) <= 1 + clip.sample_rate / rate
     slack = Fraction(2, 1000)  # the container counts in milliseconds
     for index, frame in enumerate(as_bytes(image)):
-        now = Fraction(index, 25)
+        now = index / rate
         allowed = {
             max((i for i, time in enumerate(times) if time <= now + off), default=0)
             for off in (-slack, slack)
         }
         assert read_number(frame) in allowed, (index, fps, count)
+    same = min(len(noise), len(audio))
+    assert np.abs(audio[:same].numpy() - noise[:same]).max(initial=0) < 1e-5
+    assert not audio[same:].any()
 
 
 # ---- search ------------------------------------------------------------------------------------

@@ -101,7 +101,12 @@ class TableWriter:
         self.path, self._facts, self._overwrite = Path(path), facts, overwrite
         check_free(self.path, overwrite)
         self._part, self._schema = part_of(self.path), facts.schema()
-        self._rows: list[pa.RecordBatch] = []
+        # A place for a group's vectors, once for all: small arrays that are kept would lie between
+        # the large ones of the model that come and go, whose memory could not be used again then.
+        rows = max(1, min(ROWS, MOST_NUMBERS // facts.channels))
+        self._vectors = np.empty((rows, facts.channels), np.float32)
+        self._files: list[str] = []
+        self._spans: list[tuple[float, float]] = []
         try:
             with self._told():
                 self._file = parquet.ParquetWriter(
@@ -113,24 +118,26 @@ class TableWriter:
 
     def add(self, file: str, spans: Sequence[tuple[float, float]], vectors: np.ndarray) -> None:
         """Rows of one file: start and stop of n windows, and their vectors (n, F)."""
-        # A copy: a tensor that is kept lies between those that come and go, whose memory then
-        # cannot be used again for larger ones.
-        flat = pa.array(np.array(vectors, np.float32, order="C").reshape(-1))
-        columns = [
-            pa.array([file] * len(spans)),
-            pa.array([start for start, _ in spans], pa.float64()),
-            pa.array([stop for _, stop in spans], pa.float64()),
-            pa.array([self._facts.identity] * len(spans)),
-            pa.FixedSizeListArray.from_arrays(flat, self._facts.channels),
-        ]
-        self._rows.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
-        if sum(len(batch) for batch in self._rows) >= ROWS:
-            self._write()
+        for span, vector in zip(spans, vectors, strict=True):
+            self._vectors[len(self._spans)] = vector
+            self._files.append(file)
+            self._spans.append(span)
+            if len(self._spans) == len(self._vectors):
+                self._write()
 
     def _write(self) -> None:
+        rows = len(self._spans)
+        flat = pa.array(self._vectors[:rows].reshape(-1))
+        columns = [
+            pa.array(self._files),
+            pa.array([start for start, _ in self._spans], pa.float64()),
+            pa.array([stop for _, stop in self._spans], pa.float64()),
+            pa.array([self._facts.identity] * rows),
+            pa.FixedSizeListArray.from_arrays(flat, self._facts.channels),
+        ]
         with self._told():
-            self._file.write_table(pa.Table.from_batches(self._rows, self._schema))
-        self._rows = []
+            self._file.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self._files, self._spans = [], []
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +148,7 @@ class TableWriter:
                 with contextlib.suppress(OSError, pa.ArrowException):
                     self._file.close()
                 return
-            if self._rows:
+            if self._spans:
                 self._write()
             with self._told():
                 self._file.close()

@@ -13,7 +13,7 @@ def test_each_ends_in_a_right_result_or_one_line():
     names = list(odd_media.table(ROUNDS))
     assert len(names) > 3000
     outcomes = odd_media_run.run(ROUNDS, names, model="small")
-    print(f"\n{odd_media_run.table_of(outcomes)}")
+    print(f"\n{odd_media_run.table_of(outcomes)}\n\n{odd_media_run.leaks(outcomes)}")
     bad = [o for o in outcomes if o.outcome not in ("right", "refused")]
     assert not bad, "\n".join(f"{o.outcome}: {o.name}: {o.told}" for o in bad)
     assert len({o.files for o in outcomes}) == 1
