@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -220,6 +221,25 @@ def test_an_upload_is_used_once_and_deleted_after_use(server):
 
 
 # ---- nothing outside of the folder is read or written
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(server):
+    before = server.files()
+    kept = server.upload(DIGIT)
+    limits = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    # As on a full disk, writing fails in the middle of a file.
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with DIGIT.open("rb") as file:
+            answer = server.client.post("/gradio_api/upload", files={"files": file})
+        told = refused(server, "reconstruct", file=kept)
+    finally:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limits)
+    assert answer.status_code == 503
+    assert answer.json() == {"detail": "this file cannot be kept here: file too large"}
+    assert "cannot be written" in told
+    assert server.files() == before
+    assert server.ask("classify", file=server.upload(DIGIT))
 
 
 def test_names_of_uploads_cannot_leave_their_folder(server):

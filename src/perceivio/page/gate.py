@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .. import ffmpeg
 from .limits import Limits, RefusalError
 from .workspace import Workspace, safe_name
 
@@ -173,6 +174,8 @@ class Gate:
             if not isinstance(error, Exception):
                 raise
             log.warning("an upload failed: %s", " ".join(str(error).split()))
+            if isinstance(error, OSError):
+                return _say(BUSY, f"this file cannot be kept here: {ffmpeg.reason(error)}")
             return _say(400, "this is no upload")
 
     async def _checked(self, request: Request, receive: Receive, send: Send) -> None:
