@@ -178,9 +178,10 @@ def test_records_cannot_be_moved_or_taken_from_another_file(tmp_path):
     first, second = data[begin : begin + size], data[begin + size : begin + 2 * size]
     swapped = data[:begin] + second + first + data[begin + 2 * size :]
     without = data[:begin] + first + data[begin + 2 * size :]
+    again = data[:begin] + first + data[begin:]
     foreign = other.read_bytes()
     taken = foreign[: foreign.index(b"LATS")] + data[begin:]
-    for made in (swapped, without, taken):
+    for made in (swapped, without, again, taken):
         other.write_bytes(made)
         with pytest.raises(LatentsError):
             read_all(other)

@@ -1,4 +1,4 @@
-"""Fifty visitors at once on the page's server, good uploads and bad ones mixed, for two minutes.
+"""Fifty visitors at once on the page's server, good uploads and bad ones mixed, for three minutes.
 
 Every request has to be answered right, or be told to wait; memory has to come back to its level,
 the server's folder has to be empty, and the server has to answer afterwards.
@@ -19,7 +19,7 @@ import httpx
 import pytest
 from page_server import ASSETS, Server, make_temporary, value_of
 
-VISITORS, SECONDS, WAITING = 50, 120, 30
+VISITORS, SECONDS, WAITING = 50, 180, 30
 SETTLE = 60  # seconds for what is over to be deleted
 
 
