@@ -178,7 +178,7 @@ def written_faults(report) -> list[str]:
         pictures = sum(1 for _ in container.decode(video=0)) if container.streams.video else 0
     with av.open(str(path)) as container:
         streams = container.streams.audio
-        samples = sum(f.samples for f in container.decode(audio=0)) if streams else 0
+        heard = sum(f.samples / f.sample_rate for f in container.decode(audio=0)) if streams else 0
     seconds = report.media_seconds
     wrong = []
     if info.kind == "image":
@@ -187,8 +187,8 @@ def written_faults(report) -> list[str]:
         wrong.append("no picture written")
     if pictures and pictures / 25 > seconds + 0.05:
         wrong.append(f"{pictures} frames written of {seconds:.2f} s")
-    if info.kind == "sound" and abs(samples / RATE - seconds) > 0.1:
-        wrong.append(f"{samples / RATE:.2f} s written of {seconds:.2f} s")
+    if info.kind == "sound" and abs(heard - seconds) > 0.1:
+        wrong.append(f"{heard:.2f} s written of {seconds:.2f} s")
     return wrong
 
 

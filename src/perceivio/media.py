@@ -34,6 +34,7 @@ from av.video.reformatter import VideoReformatter
 from . import ffmpeg
 from .errors import MediaError
 from .ffmpeg import Losses, exact, nearest
+from .memory import give_back
 
 Kind = Literal["video", "sound", "image"]
 
@@ -54,6 +55,7 @@ PAUSE = Fraction(60)
 MAX_PAUSES = 1000
 # Where to land before the wanted start when seeking: nearby, else further, else at the beginning.
 SEEK_MARGINS = (Fraction(1), Fraction(10), None)
+TRIM_EVERY = 10.0  # seconds between two times that what files took is given back
 STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 
 
@@ -179,6 +181,7 @@ class MediaReader:
     def __exit__(self, *_: object) -> None:
         self._frames.close()  # closing a generator closes the file that it reads
         self._sound.close()
+        give_back(TRIM_EVERY)
 
     def read(self, frames: int, samples: int) -> tuple[list[np.ndarray], np.ndarray]:
         """The next `frames` uint8 RGB (H, W, 3) and the next `samples` float32 (samples,).

@@ -7,12 +7,13 @@ what torch and the allocator keep for a thread.
 from __future__ import annotations
 
 import contextvars
-import ctypes
 import functools
 import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
+
+from ..memory import give_back
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,10 +45,3 @@ class Turns:
             return self._pool.submit(context.run, work, *args, **kwargs).result()
 
         return waiting
-
-
-def give_back() -> None:
-    """Freed memory goes back to the system, where the C library is one that keeps it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

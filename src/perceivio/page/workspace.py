@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from ..memory import give_back
 from .limits import Limits, RefusalError
-from .turns import give_back
 
 PREFIX = "perceivio-serve-"
 YOUNG = 60  # seconds in which a folder may not have its lock yet
