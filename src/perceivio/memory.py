@@ -4,6 +4,7 @@ without this, a process that goes through many files comes to hold twice of what
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 
 _last = 0.0  # when it was done, on the monotonic clock
@@ -13,7 +14,7 @@ def give_back(every: float = 0.0) -> None:
     """Give back what is free, where the C library is one that keeps it; but nothing where that was
     done less than `every` seconds ago: it takes some hundredths of a second."""
     global _last
-    if time.monotonic() - _last < every:
+    if os.name != "posix" or time.monotonic() - _last < every:
         return
     _last = time.monotonic()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
