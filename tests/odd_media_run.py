@@ -314,7 +314,8 @@ def leaks(outcomes: Sequence[Outcome]) -> str:
         f"Behind a third of the files, two thirds and all of them the process held"
         f" {outcomes[third].memory:.0f}, {outcomes[2 * third].memory:.0f} and"
         f" {outcomes[-1].memory:.0f} MB, {max(o.peak for o in outcomes):.0f} MB at most;"
-        f" {sorted(files)} file descriptors and {sorted(threads)} threads behind each file."
+        f" files open behind each: {', '.join(map(str, sorted(files)))};"
+        f" threads: {', '.join(map(str, sorted(threads)))}."
     )
 
 
