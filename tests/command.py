@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from perceivio.cli import main
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment of a process that may write no file, nor may `make coverage` in it."""
+    return {name: of for name, of in os.environ.items() if not name.startswith("COVERAGE")}
 
 
 class Command:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from command import unmeasured
 from media_files import (
     RATE,
     beep_times,
@@ -878,7 +879,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, name, limit):
         [sys.executable, "-c", FULL_DISK, str(tmp_path / name), str(limit)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")},
+        env={**unmeasured(), "PYTHONPATH": str(Path(__file__).parent.parent / "src")},
         check=False,
     )
     assert done.returncode == 1
