@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +156,21 @@ def test_parts_of_a_shard_that_are_nowhere(index, offset, size):
     changed = Index(found.root, found.classes, pa.Table.from_pylist(rows, found.table.schema))
     with pytest.raises(PerceivioError):
         changed.bytes_of(changed[0])
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["search 0 --in it", "train it -o run", "data pack it -o pack", "decode it -o it.mp4"],
+)
+def test_a_pipe_is_not_waited_for(tmp_path, words):
+    os.mkfifo(tmp_path / "it")
+    command = [sys.executable, "-m", "perceivio.cli", *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("perceivio: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["it"]
 
 
 # ---- what reaches the terminal -----------------------------------------------------------------

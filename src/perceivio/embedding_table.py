@@ -174,6 +174,8 @@ class Table:
         self.path = Path(path)
         if not self.path.exists():
             raise PerceivioError(f"{path}: no such file; make one with `perceivio embed`")
+        if not (self.path.is_file() or self.path.is_dir()):
+            raise PerceivioError(f"{path}: is no file but a device or a pipe")
         with _Told(self.path, "is no table that can be read"):
             self._file = parquet.ParquetFile(self.path, page_checksum_verification=True)
             len(self)  # an altered file may say that it is below zero

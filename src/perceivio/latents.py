@@ -248,11 +248,10 @@ class LatentsFile:
         self.path = Path(path)
         self.notes: list[str] = []
         self.lost: tuple[int, float] = (0, 0.0)
+        if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
+            raise LatentsError(f"{path}: is a pipe; write it to a file, which can be searched")
         try:
             self._file: IO[bytes] = self.path.open("rb")
-            if not self._file.seekable():
-                self._file.close()
-                raise LatentsError(f"{path}: is a pipe; write it to a file, which can be searched")
         except OSError as error:
             raise LatentsError(f"{path}: cannot be read: {error.strerror or error}") from error
         try:

@@ -5,8 +5,10 @@ A place is written as users write it: `videos`, `/data/videos`, `s3://bucket/vid
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
+import stat
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -91,12 +93,21 @@ class Place:
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """The file, or `size` bytes of it from `offset` on."""
+        self._is_no_pipe()
         end = None if size is None else offset + size
         return self.store.cat_file(self.path, start=offset, end=end)
 
     def open(self) -> BinaryIO:
         """The file, to read and to seek in."""
+        self._is_no_pipe()
         return cast(BinaryIO, self.store.open(self.path, "rb"))
+
+    def _is_no_pipe(self) -> None:
+        """Raises OSError for what might never be written to the end."""
+        if self.is_local:
+            kind = Path(self.path).stat().st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                raise OSError(errno.EINVAL, "is no file but a device or a pipe")
 
     def make_folder(self) -> None:
         self.store.makedirs(self.path, exist_ok=True)
